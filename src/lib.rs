@@ -15,3 +15,4 @@ pub mod mmap;
 pub mod tensor;
 
 pub mod manifest;
+pub mod weights;

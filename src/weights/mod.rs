@@ -1,0 +1,134 @@
+//! Weights in one shape, whatever file they came from: what the readers and key maps produce and the graph builders consume.
+
+use ndarray::{Array1, Array2, Array3, Array4};
+
+use crate::manifest::Architecture;
+
+/// `y = x W^T + b`.
+///
+/// # Shapes
+/// - `weight`: `[out, in]`
+/// - `bias`: `[out]`
+#[derive(Clone, Debug)]
+pub struct Linear {
+    /// Weight.
+    pub weight: Array2<f32>,
+    /// Bias.
+    pub bias: Array1<f32>,
+}
+
+/// Affine parameters of a normalisation over channels, `[D]` each.
+#[derive(Clone, Debug)]
+pub struct Norm {
+    /// Scale.
+    pub weight: Array1<f32>,
+    /// Shift.
+    pub bias: Array1<f32>,
+}
+
+/// Feed-forward network of a block.
+#[derive(Clone, Debug)]
+pub enum Ffn {
+    /// Linear, exact (erf) GELU, linear.
+    Mlp {
+        /// `[hidden, D]`.
+        fc1: Linear,
+        /// `[D, hidden]`.
+        fc2: Linear,
+    },
+    /// `w3(silu(x1) * x2)`, `[x1, x2] = w12(x)`.
+    Swiglu {
+        /// `[2 * hidden, D]`.
+        w12: Linear,
+        /// `[D, hidden]`.
+        w3: Linear,
+    },
+}
+
+/// One pre-norm transformer block.
+#[derive(Clone, Debug)]
+pub struct VitBlock {
+    /// Before the attention.
+    pub norm1: Norm,
+    /// Query projection; output channels head-major.
+    pub query: Linear,
+    /// Key projection.
+    pub key: Linear,
+    /// Value projection.
+    pub value: Linear,
+    /// Output projection of the attention.
+    pub proj: Linear,
+    /// LayerScale of the attention branch, `[D]`.
+    pub scale1: Option<Array1<f32>>,
+    /// Before the feed-forward network.
+    pub norm2: Norm,
+    /// Feed-forward network.
+    pub ffn: Ffn,
+    /// LayerScale of the feed-forward branch, `[D]`.
+    pub scale2: Option<Array1<f32>>,
+}
+
+/// All weights of a ViT backbone.
+#[derive(Clone, Debug)]
+pub struct VitWeights {
+    /// Shape of the network.
+    pub arch: Architecture,
+    /// Patch embedding, `[D, 3, p, p]`.
+    pub patch_weight: Array4<f32>,
+    /// `[D]`.
+    pub patch_bias: Array1<f32>,
+    /// CLS token with its position embedding already added, `[D]`.
+    pub cls: Array1<f32>,
+    /// Register tokens, `[R, D]`; R may be 0. They carry no position embedding.
+    pub registers: Array2<f32>,
+    /// Position table of the patches, `[rows, cols, D]`.
+    pub position: Array3<f32>,
+    /// Blocks, first to last.
+    pub blocks: Vec<VitBlock>,
+    /// Final LayerNorm.
+    pub norm: Norm,
+}
+
+/// A convolution followed by a BatchNorm in evaluation mode (epsilon 1e-5).
+///
+/// # Shapes
+/// - `weight`: `[out, in, k, k]`
+/// - others: `[out]`
+#[derive(Clone, Debug)]
+pub struct ConvBn {
+    /// Kernel.
+    pub weight: Array4<f32>,
+    /// Bias of the convolution, when it has one.
+    pub bias: Option<Array1<f32>>,
+    /// BatchNorm scale (gamma).
+    pub gamma: Array1<f32>,
+    /// BatchNorm shift (beta).
+    pub beta: Array1<f32>,
+    /// BatchNorm running mean.
+    pub mean: Array1<f32>,
+    /// BatchNorm running variance.
+    pub var: Array1<f32>,
+}
+
+/// All weights of a LiFT head in its official form (Suri et al., ECCV 2024), feature channels in natural (head-major) order.
+#[derive(Clone, Debug)]
+pub struct LiftWeights {
+    /// Side of the guidance image per input cell, in pixels: 16 (with the 2x2 max pooling) or 8 (without).
+    pub guidance: u32,
+    /// `image_convs_1.0/.1`: 3 -> 32, 3x3, stride 2.
+    pub image1: ConvBn,
+    /// `image_convs_1.3/.4`: 32 -> 32, 3x3, stride 2.
+    pub image2: ConvBn,
+    /// `image_convs_2.0/.1`: 32 -> 32, 3x3, stride 2.
+    pub image3: ConvBn,
+    /// `up1.up.weight`: `[C + 32, (C + 32) / 2, 2, 2]`, transposed-convolution layout (in, out).
+    pub up_weight: Array4<f32>,
+    /// `up1.up.bias`: `[(C + 32) / 2]`.
+    pub up_bias: Array1<f32>,
+    /// `up1.conv_1.double_conv.0/.1`: (C + 32) / 2 + 32 -> C / 2, 3x3.
+    pub double1: ConvBn,
+    /// `up1.conv_1.double_conv.3/.4`: C / 2 -> C / 2, 3x3.
+    pub double2: ConvBn,
+    /// `outc`: `[C, C / 2]` (1x1 convolution).
+    pub out: Linear,
+}

@@ -16,3 +16,5 @@ pub mod tensor;
 
 pub mod manifest;
 pub mod weights;
+
+pub mod batch;

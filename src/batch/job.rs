@@ -1,0 +1,75 @@
+//! A job on its way: what the caller submits, what travels to the worker, and what comes back.
+
+use std::{fmt, time::Duration};
+
+use tokio::{sync::oneshot, time::Instant};
+use tracing::Span;
+
+use super::{Runner, admission::Permit, error::BatchError};
+
+/// One input for a batch.
+#[derive(Debug)]
+pub struct Submit<K, I> {
+    /// Jobs of equal keys may run together.
+    pub key: K,
+    /// What the runner gets.
+    pub input: I,
+    /// Memory that the input holds, in bytes; counts against `max_queue_bytes`.
+    pub n_bytes: usize,
+    /// When the caller stops waiting.
+    pub deadline: Option<Instant>,
+    /// The caller's span; the span of the run follows from it.
+    pub span: Span,
+}
+
+/// The output of a job, and how it came about.
+#[derive(Debug)]
+pub struct Completed<O> {
+    /// What the runner returned for this input.
+    pub output: O,
+    /// From submission to launch.
+    pub queue_time: Duration,
+    /// Time of the whole batch on the worker; for a job that was run again alone, of that run.
+    pub run_time: Duration,
+    /// Jobs that ran together.
+    pub batch_size: usize,
+}
+
+pub(super) type Reply<O> = oneshot::Sender<Result<Completed<O>, BatchError>>;
+
+/// A job that was admitted. Its permit is released when the job is dropped, so never before its input is.
+pub(super) struct Job<R: Runner> {
+    pub(super) key: R::Key,
+    pub(super) input: R::Input,
+    pub(super) deadline: Option<Instant>,
+    pub(super) enqueued: Instant,
+    pub(super) span: Span,
+    pub(super) reply: Reply<R::Output>,
+    pub(super) permit: Permit,
+}
+
+impl<R: Runner> Job<R> {
+    /// Whether the caller has gone.
+    pub(super) fn is_cancelled(&self) -> bool {
+        self.reply.is_closed()
+    }
+
+    /// Answers with an error. A caller that has gone does not mind.
+    pub(super) fn refuse(self, error: BatchError) {
+        let _ = self.reply.send(Err(error));
+    }
+}
+
+impl<R: Runner> fmt::Debug for Job<R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Job").field("key", &self.key).field("deadline", &self.deadline).finish_non_exhaustive()
+    }
+}
+
+/// Jobs of one key on their way to a worker; never empty, never more than `max_batch_size`.
+#[derive(Debug)]
+pub(super) struct Batch<R: Runner> {
+    pub(super) key: R::Key,
+    pub(super) jobs: Vec<Job<R>>,
+    pub(super) launched: Instant,
+}

@@ -1,0 +1,299 @@
+//! The rules of time, with a paused clock. Executors are async tasks that "run" by sleeping, so every duration is exact.
+#![expect(clippy::unwrap_used, reason = "tests")]
+
+use std::sync::{Mutex, atomic::AtomicUsize, atomic::Ordering};
+
+use tokio::{
+    task::JoinHandle,
+    time::{advance, sleep},
+};
+use tracing::Span;
+
+use super::*;
+
+/// Time that every simulated run takes.
+const RUN: Duration = Duration::from_millis(10);
+/// An input that fails whatever batch it is in.
+const POISON: u32 = 666;
+/// An input that panics.
+const BOMB: u32 = 667;
+
+/// Doubles its inputs; records what it ran.
+#[derive(Clone, Default)]
+struct Doubler {
+    runs: Arc<Mutex<Vec<(char, Vec<u32>)>>>,
+}
+
+impl Runner for Doubler {
+    type Key = char;
+    type Input = u32;
+    type Output = u32;
+
+    fn run(&mut self, key: &char, inputs: &[u32]) -> Result<Vec<u32>, RunError> {
+        self.runs.lock().unwrap().push((*key, inputs.to_vec()));
+        assert!(!inputs.contains(&BOMB), "boom");
+        if inputs.contains(&POISON) {
+            return Err(RunError::new("poisoned"));
+        }
+        Ok(inputs.iter().map(|input| input * 2).collect())
+    }
+}
+
+#[derive(Default)]
+struct Counts {
+    refused: AtomicUsize,
+    expired: AtomicUsize,
+    cancelled: AtomicUsize,
+}
+
+impl Observer for Counts {
+    fn refused(&self, _: &BatchError) {
+        self.refused.fetch_add(1, Ordering::Relaxed);
+    }
+    fn expired(&self) {
+        self.expired.fetch_add(1, Ordering::Relaxed);
+    }
+    fn cancelled(&self) {
+        self.cancelled.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+struct Bench {
+    batcher: Batcher<Doubler>,
+    doubler: Doubler,
+    counts: Arc<Counts>,
+    start: Instant,
+}
+
+type Answered = JoinHandle<Result<Completed<u32>, BatchError>>;
+
+impl Bench {
+    /// One simulated worker.
+    fn new(config: BatchConfig) -> Self {
+        let (doubler, counts) = (Doubler::default(), Arc::new(Counts::default()));
+        let (batcher, scheduler, ends) = wire::<Doubler>(config, 1, Arc::clone(&counts) as Arc<dyn Observer>);
+        tokio::spawn(scheduler.run());
+        for mut end in ends {
+            let mut runner = doubler.clone();
+            tokio::spawn(async move {
+                while end.idle.send(end.worker_idx).await.is_ok() {
+                    let Some(batch) = end.batches.recv().await else { return };
+                    sleep(RUN).await;
+                    worker::execute(&mut runner, batch);
+                }
+            });
+        }
+        Self { batcher, doubler, counts, start: Instant::now() }
+    }
+
+    fn submit(&self, key: char, input: u32, deadline_ms: Option<u64>) -> Answered {
+        let batcher = self.batcher.clone();
+        let deadline = deadline_ms.map(|ms| self.start + Duration::from_millis(ms));
+        tokio::spawn(async move { batcher.submit(Submit { key, input, n_bytes: 10, deadline, span: Span::none() }).await })
+    }
+
+    fn runs(&self) -> Vec<(char, Vec<u32>)> {
+        self.doubler.runs.lock().unwrap().clone()
+    }
+}
+
+/// Lets every task do what it can without time passing.
+async fn settle() {
+    for _ in 0..20 {
+        tokio::task::yield_now().await;
+    }
+}
+
+fn config() -> BatchConfig {
+    BatchConfig { max_batch_size: 4, ..BatchConfig::default() }
+}
+
+#[tokio::test(start_paused = true)]
+async fn lone_job_runs_at_once() {
+    let bench = Bench::new(config());
+    let done = bench.submit('a', 1, None).await.unwrap().unwrap();
+    assert_eq!((done.output, done.batch_size, done.queue_time), (2, 1, Duration::ZERO));
+    assert_eq!(bench.start.elapsed(), RUN);
+}
+
+#[tokio::test(start_paused = true)]
+async fn jobs_that_wait_together_run_together_by_key() {
+    let bench = Bench::new(config());
+    let first = bench.submit('a', 0, None);
+    settle().await;
+    let rest: Vec<_> =
+        [('a', 1), ('b', 2), ('a', 3), ('b', 4), ('a', 5)].map(|(key, input)| bench.submit(key, input, None)).into();
+    first.await.unwrap().unwrap();
+    for (answer, expected) in rest.into_iter().zip([2, 4, 6, 8, 10]) {
+        assert_eq!(answer.await.unwrap().unwrap().output, expected);
+    }
+    assert_eq!(bench.runs(), [('a', vec![0]), ('a', vec![1, 3, 5]), ('b', vec![2, 4])]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn delay_gathers_companions_but_a_full_batch_leaves_at_once() {
+    let bench = Bench::new(BatchConfig { max_queue_delay_ms: 5, ..config() });
+    let first = bench.submit('a', 1, None);
+    sleep(Duration::from_millis(3)).await;
+    let second = bench.submit('a', 2, None);
+    assert_eq!(first.await.unwrap().unwrap().queue_time, Duration::from_millis(5));
+    assert_eq!(second.await.unwrap().unwrap().batch_size, 2);
+
+    let full: Vec<_> = (0..4).map(|input| bench.submit('a', input, None)).collect();
+    for answer in full {
+        assert_eq!(answer.await.unwrap().unwrap().queue_time, Duration::ZERO);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn earliest_deadline_goes_first() {
+    let bench = Bench::new(config());
+    let all = [
+        bench.submit('z', 0, None),
+        bench.submit('a', 1, None),
+        bench.submit('b', 2, Some(500)),
+        bench.submit('c', 3, Some(100)),
+    ];
+    for answer in all {
+        answer.await.unwrap().unwrap();
+    }
+    let order: Vec<_> = bench.runs().into_iter().map(|(key, _)| key).collect();
+    assert_eq!(order, ['c', 'b', 'z', 'a']);
+}
+
+#[tokio::test(start_paused = true)]
+async fn rare_bucket_is_not_starved_by_a_busy_one() {
+    let bench = Bench::new(BatchConfig { slack_ms: 100, ..config() });
+    let mut busy = Vec::new();
+    let rare_answer = bench.submit('r', 1, None);
+    let rare = tokio::spawn(async move { (rare_answer.await.unwrap().unwrap(), Instant::now()) });
+    // Three times what one worker can run, all with deadlines that are earlier than the rare job's at first.
+    for tick in 0..60 {
+        let deadline = bench.start.elapsed() + Duration::from_millis(60);
+        busy.extend((0..12).map(|_| bench.submit('b', tick, Some(u64::try_from(deadline.as_millis()).unwrap()))));
+        sleep(RUN).await;
+    }
+    let (_, answered) = rare.await.unwrap();
+    assert!(answered - bench.start <= Duration::from_millis(130), "waited {:?}", answered - bench.start);
+    busy.iter().for_each(JoinHandle::abort);
+}
+
+#[tokio::test(start_paused = true)]
+async fn deadline_is_answered_on_time_and_the_job_never_runs() {
+    let bench = Bench::new(config());
+    let blocker = bench.submit('a', 0, None);
+    settle().await;
+    let late = bench.submit('a', 1, Some(4));
+    assert!(matches!(late.await.unwrap(), Err(BatchError::DeadlineExceeded)));
+    assert!(bench.start.elapsed() <= Duration::from_millis(6), "answered after {:?}", bench.start.elapsed());
+    settle().await;
+    assert_eq!(bench.batcher.load(), Load { n_jobs: 1, n_bytes: 10 }, "its permit is released although the worker is busy");
+
+    blocker.await.unwrap().unwrap();
+    settle().await;
+    assert_eq!(bench.runs(), [('a', vec![0])]);
+    assert_eq!(bench.counts.expired.load(Ordering::Relaxed), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn cancelled_job_leaves_the_queue_at_once() {
+    let bench = Bench::new(config());
+    let blocker = bench.submit('a', 0, None);
+    settle().await;
+    let cancelled = bench.submit('a', 1, None);
+    settle().await;
+    assert_eq!(bench.batcher.load().n_jobs, 2);
+    cancelled.abort();
+    settle().await;
+    assert_eq!(bench.batcher.load().n_jobs, 1);
+    assert_eq!(bench.counts.cancelled.load(Ordering::Relaxed), 1);
+    blocker.await.unwrap().unwrap();
+    advance(RUN).await;
+    assert_eq!(bench.runs(), [('a', vec![0])]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn full_queue_refuses_and_names_the_limit() {
+    let bench = Bench::new(BatchConfig { max_queue_count: 3, max_queue_bytes: 25, ..config() });
+    let _inside = [bench.submit('a', 0, None), bench.submit('a', 1, None)];
+    settle().await;
+    let refused = bench.submit('a', 2, None).await.unwrap();
+    assert!(matches!(refused, Err(BatchError::Full { limit: Limit::Bytes, max: 25 })));
+
+    let small = Submit { key: 'a', input: 3, n_bytes: 1, deadline: None, span: Span::none() };
+    let _third = tokio::spawn({
+        let batcher = bench.batcher.clone();
+        async move { batcher.submit(small).await }
+    });
+    settle().await;
+    let refused = bench.submit('a', 4, None).await.unwrap();
+    assert!(matches!(refused, Err(BatchError::Full { limit: Limit::Count, max: 3 })));
+    let huge = Submit { key: 'a', input: 5, n_bytes: 26, deadline: None, span: Span::none() };
+    assert!(matches!(bench.batcher.submit(huge).await, Err(BatchError::TooLarge { n_bytes: 26, max: 25 })));
+    assert_eq!(bench.counts.refused.load(Ordering::Relaxed), 3);
+    assert_eq!(bench.start.elapsed(), Duration::ZERO, "refusals take no time");
+}
+
+#[tokio::test(start_paused = true)]
+async fn bad_job_fails_alone() {
+    for bad in [POISON, BOMB] {
+        let bench = Bench::new(config());
+        let answers = [1, bad, 3].map(|input| bench.submit('a', input, None));
+        let [first, second, third] = answers;
+        assert_eq!(first.await.unwrap().unwrap().output, 2);
+        let failed = second.await.unwrap();
+        match bad {
+            POISON => assert!(matches!(failed, Err(BatchError::Failed(RunError::Failed(_))))),
+            _ => assert!(matches!(failed, Err(BatchError::Failed(RunError::Panicked { message })) if message == "boom")),
+        }
+        assert_eq!(third.await.unwrap().unwrap().output, 6);
+        assert_eq!(bench.submit('a', 4, None).await.unwrap().unwrap().output, 8, "the worker lives");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn drain_finishes_what_is_inside_and_refuses_the_rest() {
+    let bench = Bench::new(BatchConfig { max_queue_delay_ms: 10_000, ..config() });
+    let inside = [('a', 0), ('b', 1)].map(|(key, input)| bench.submit(key, input, None));
+    settle().await;
+    assert!(bench.batcher.drain(3 * RUN).await);
+    for answer in inside {
+        answer.await.unwrap().unwrap();
+    }
+    assert!(matches!(bench.submit('a', 2, None).await.unwrap(), Err(BatchError::Closed)));
+    assert_eq!(bench.start.elapsed(), 2 * RUN);
+}
+
+#[tokio::test(start_paused = true)]
+async fn drain_closes_what_its_budget_does_not_cover() {
+    let bench = Bench::new(config());
+    let inside = ['a', 'b', 'c'].map(|key| bench.submit(key, 1, None));
+    settle().await;
+    assert!(!bench.batcher.drain(RUN + RUN / 2).await);
+    let [first, running, waiting] = inside;
+    first.await.unwrap().unwrap();
+    assert!(matches!(running.await.unwrap(), Err(BatchError::Closed)));
+    assert!(matches!(waiting.await.unwrap(), Err(BatchError::Closed)));
+    assert_eq!(bench.start.elapsed(), RUN + RUN / 2);
+}
+
+#[tokio::test]
+async fn threads_run_jobs_and_survive_a_panic() {
+    let runners = vec![Doubler::default(), Doubler::default()];
+    let batcher = Batcher::start(config(), runners, Arc::new(())).unwrap();
+    let submit = |input| batcher.submit(Submit { key: 'a', input, n_bytes: 1, deadline: None, span: Span::none() });
+    for input in [1, BOMB, BOMB, BOMB, 2] {
+        let answer = submit(input).await;
+        assert_eq!(answer.ok().map(|done| done.output), (input != BOMB).then_some(input * 2));
+    }
+    assert!(batcher.drain(Duration::from_secs(5)).await);
+}
+
+#[tokio::test]
+async fn limits_of_zero_and_a_lack_of_runners_are_refused() {
+    let none = Batcher::<Doubler>::start(config(), Vec::new(), Arc::new(()));
+    assert!(matches!(none, Err(StartError::NoRunner)));
+    let zero = BatchConfig { max_batch_size: 0, ..config() };
+    let zero = Batcher::start(zero, vec![Doubler::default()], Arc::new(()));
+    assert!(matches!(zero, Err(StartError::ZeroLimit { field: "max_batch_size" })));
+}

@@ -1,0 +1,121 @@
+//! One thread that owns a runner: takes a batch, runs it, hands every job its output, reports back as idle.
+//!
+//! A bad batch never ends the worker: errors and panics are caught, and a failed batch of several jobs is run again one by
+//! one, so that only the bad job fails.
+
+use std::{
+    error::Error,
+    io,
+    panic::{AssertUnwindSafe, catch_unwind},
+    slice, thread,
+    time::Duration,
+};
+
+use tokio::{sync::mpsc, time::Instant};
+use tracing::info_span;
+
+use super::{
+    Runner,
+    admission::Permit,
+    error::{BatchError, RunError},
+    job::{Batch, Completed, Job, Reply},
+};
+
+/// A worker's end of the channels to the scheduler.
+#[derive(Debug)]
+pub(super) struct WorkerEnd<R: Runner> {
+    pub(super) worker_idx: usize,
+    /// Batches to run; the scheduler sends one only after the worker reported as idle.
+    pub(super) batches: mpsc::Receiver<Batch<R>>,
+    /// Where the worker reports as idle; has room for one report of each worker.
+    pub(super) idle: mpsc::Sender<usize>,
+}
+
+/// Starts the thread of a worker. It ends when the scheduler has gone.
+pub(super) fn spawn<R: Runner>(mut runner: R, mut end: WorkerEnd<R>) -> io::Result<()> {
+    let name = format!("batch-worker-{}", end.worker_idx);
+    let work = move || {
+        while end.idle.blocking_send(end.worker_idx).is_ok() {
+            let Some(batch) = end.batches.blocking_recv() else { return };
+            execute(&mut runner, batch);
+        }
+    };
+    thread::Builder::new().name(name).spawn(work).map(drop)
+}
+
+/// Runs a batch and answers every job of it.
+pub(super) fn execute<R: Runner>(runner: &mut R, batch: Batch<R>) {
+    let Batch { key, jobs, launched } = batch;
+    let batch_size = jobs.len();
+    let span = info_span!(parent: None, "run", batch_size);
+    for job in &jobs {
+        span.follows_from(&job.span);
+    }
+    let _entered = span.entered();
+
+    let (inputs, callers): (Vec<_>, Vec<_>) = jobs.into_iter().map(|job| split(job, launched)).unzip();
+    let started = Instant::now();
+    let result = run(runner, &key, &inputs);
+    let run_time = started.elapsed();
+    match result {
+        Ok(outputs) => {
+            drop(inputs);
+            outputs.into_iter().zip(callers).for_each(|(output, caller)| caller.answer(output, run_time, batch_size));
+        }
+        Err(error) if batch_size > 1 => {
+            tracing::warn!(batch_size, error = &error as &dyn Error, "a batch failed, its jobs are run one by one");
+            inputs.iter().zip(callers).for_each(|(input, caller)| run_alone(runner, &key, input, caller));
+        }
+        Err(error) => callers.into_iter().take(1).zip([error]).for_each(|(caller, error)| caller.fail(error)),
+    }
+}
+
+/// Who waits for an output.
+struct Caller<O> {
+    reply: Reply<O>,
+    deadline: Option<Instant>,
+    queue_time: Duration,
+    _permit: Permit,
+}
+
+impl<O> Caller<O> {
+    fn answer(self, output: O, run_time: Duration, batch_size: usize) {
+        // A caller that has gone does not mind.
+        let _ = self.reply.send(Ok(Completed { output, queue_time: self.queue_time, run_time, batch_size }));
+    }
+
+    fn fail(self, error: RunError) {
+        let _ = self.reply.send(Err(BatchError::Failed(error)));
+    }
+}
+
+fn split<R: Runner>(job: Job<R>, launched: Instant) -> (R::Input, Caller<R::Output>) {
+    let queue_time = launched.saturating_duration_since(job.enqueued);
+    (job.input, Caller { reply: job.reply, deadline: job.deadline, queue_time, _permit: job.permit })
+}
+
+fn run_alone<R: Runner>(runner: &mut R, key: &R::Key, input: &R::Input, caller: Caller<R::Output>) {
+    let started = Instant::now();
+    if caller.reply.is_closed() || caller.deadline.is_some_and(|deadline| deadline <= started) {
+        let _ = caller.reply.send(Err(BatchError::DeadlineExceeded));
+        return;
+    }
+    match run(runner, key, slice::from_ref(input)) {
+        Ok(outputs) => {
+            let run_time = started.elapsed();
+            outputs.into_iter().zip([caller]).for_each(|(output, caller)| caller.answer(output, run_time, 1));
+        }
+        Err(error) => caller.fail(error),
+    }
+}
+
+/// Calls the runner behind a fence, and holds it to its contract.
+fn run<R: Runner>(runner: &mut R, key: &R::Key, inputs: &[R::Input]) -> Result<Vec<R::Output>, RunError> {
+    // A runner promises to be usable after a panic (see `Runner`), and inputs are only read.
+    let outputs = catch_unwind(AssertUnwindSafe(|| runner.run(key, inputs)))
+        .unwrap_or_else(|payload| Err(RunError::from_panic(payload.as_ref())))?;
+    if outputs.len() != inputs.len() {
+        return Err(RunError::Miscounted { n_inputs: inputs.len(), n_outputs: outputs.len() });
+    }
+    Ok(outputs)
+}

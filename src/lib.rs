@@ -17,4 +17,6 @@ pub mod tensor;
 pub mod manifest;
 pub mod weights;
 
+pub mod runtime;
+
 pub mod batch;

@@ -1,0 +1,26 @@
+//! Runs models in ONNX Runtime; the only module that imports `ort`. In go a model directory and batches of images of the model's
+//! size, out come feature maps. The engine owns one [`ModelRunner`] per worker thread.
+//!
+//! ```text
+//! Library ─► RuntimeModel (shared) ─► ModelRunner (one per thread): images ─► backbone ─► LiFT passes ─► maps
+//! ```
+
+mod error;
+mod library;
+mod lru;
+mod model;
+mod provider;
+mod runner;
+mod session;
+mod threads;
+mod view;
+
+pub use self::{
+    error::{RuntimeError, Source},
+    library::{Library, Versions},
+    model::{GraphTools, PositionTable, RuntimeConfig, RuntimeModel},
+    provider::Provider,
+    runner::ModelRunner,
+    threads::{ThreadConfig, cpu_quota},
+    view::{RunKey, RunOutput},
+};

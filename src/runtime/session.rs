@@ -1,0 +1,103 @@
+//! One session of ONNX Runtime: how it is created, and how it is run.
+
+use std::{path::Path, sync::Arc};
+
+use ort::{
+    session::{Session, SessionInputValue, builder::GraphOptimizationLevel, builder::SessionBuilder},
+    value::{DynValue, Tensor},
+};
+
+use super::{
+    error::{RuntimeError, Source},
+    library::Library,
+    model::GraphFile,
+    provider::{self, Provider},
+};
+use crate::tensor::F32View;
+
+/// How sessions are created.
+#[derive(Clone, Debug)]
+pub(super) struct SessionOptions {
+    pub(super) library: Library,
+    pub(super) providers: Vec<Provider>,
+    pub(super) n_threads: usize,
+    pub(super) spin_us: u32,
+}
+
+/// A session, and what its outputs are called.
+#[derive(Debug)]
+pub(super) struct ViewSession {
+    session: Session,
+    outputs: Vec<String>,
+    pub(super) providers: Vec<&'static str>,
+}
+
+impl ViewSession {
+    /// Creates the session that computes `outputs` of a graph.
+    pub(super) fn create(graph: &GraphFile, outputs: Vec<String>, options: &SessionOptions) -> Result<Self, RuntimeError> {
+        let failed = |source| RuntimeError::Session { path: graph.path.clone(), outputs: outputs.join(", "), source };
+        let builder = configure(graph, options).map_err(failed)?;
+        let (mut builder, providers) = provider::register(builder, &options.providers)?;
+        let onnx = graph.view(&outputs).map_err(failed)?;
+        let session = builder.commit_from_memory(&onnx).map_err(|error| failed(error.into()))?;
+        Ok(Self { session, outputs, providers })
+    }
+
+    /// Whether the graph has an input of this name.
+    pub(super) fn has_input(&self, name: &str) -> bool {
+        self.session.inputs().iter().any(|input| input.name() == name)
+    }
+
+    /// Runs the graph; the outputs in the order they were asked for, in host memory.
+    pub(super) fn run(&mut self, inputs: Vec<(&str, SessionInputValue<'_>)>) -> Result<Vec<DynValue>, Source> {
+        let mut values = self.session.run(inputs)?;
+        let take = |name: &String| values.remove(name).ok_or_else(|| format!("the graph has no output {name}").into());
+        self.outputs.iter().map(take).collect()
+    }
+}
+
+fn configure(graph: &GraphFile, options: &SessionOptions) -> Result<SessionBuilder, Source> {
+    let erase = provider::erase;
+    let spins = if options.spin_us > 0 { "1" } else { "0" };
+    let mut builder = Session::builder(&options.library.environment)?
+        .with_optimization_level(GraphOptimizationLevel::All)
+        .map_err(erase)?
+        .with_intra_threads(options.n_threads)
+        .map_err(erase)?
+        .with_inter_threads(1)
+        .map_err(erase)?
+        .with_config_entry("session.intra_op.allow_spinning", spins)
+        .map_err(erase)?;
+    if options.spin_us > 0 {
+        builder = builder.with_config_entry("session.intra_op.spin_duration_us", options.spin_us.to_string()).map_err(erase)?;
+    }
+    for (name, bytes) in &graph.external {
+        builder = builder.with_external_initializer_file_in_memory(Path::new(name), Arc::clone(bytes)).map_err(erase)?;
+    }
+    Ok(builder)
+}
+
+/// An output tensor as a buffer that views share; it lives as long as they do, uncopied.
+#[derive(Debug)]
+struct OutputBuffer(Tensor<f32>);
+
+impl AsRef<[f32]> for OutputBuffer {
+    fn as_ref(&self) -> &[f32] {
+        self.0.extract_tensor().1
+    }
+}
+
+/// Cuts an output along its first axis, without a copy: one view for each image. `expected` is the whole shape.
+/// On another shape or type, the shape that came.
+pub(super) fn split(value: DynValue, expected: &[i64]) -> Result<Vec<F32View>, Vec<i64>> {
+    let shape = value.shape().to_vec();
+    let tensor: Tensor<f32> = value.downcast().map_err(|_| shape.clone())?;
+    if shape != expected || tensor.try_extract_tensor::<f32>().is_err() {
+        return Err(shape);
+    }
+    let buffer = Arc::new(OutputBuffer(tensor));
+    let n_values = buffer.as_ref().as_ref().len();
+    let n_images = expected.first().map_or(0, |&n| usize::try_from(n).unwrap_or(0)).max(1);
+    let len = n_values / n_images;
+    (0..n_images).map(|idx| F32View::new(buffer.clone(), idx * len, len).ok_or_else(|| shape.clone())).collect()
+}

@@ -18,10 +18,13 @@ const POISON: u32 = 666;
 /// An input that panics.
 const BOMB: u32 = 667;
 
+/// Key and inputs of a run.
+type Ran = (char, Vec<u32>);
+
 /// Doubles its inputs; records what it ran.
 #[derive(Clone, Default)]
 struct Doubler {
-    runs: Arc<Mutex<Vec<(char, Vec<u32>)>>>,
+    runs: Arc<Mutex<Vec<Ran>>>,
 }
 
 impl Runner for Doubler {
@@ -92,7 +95,7 @@ impl Bench {
         tokio::spawn(async move { batcher.submit(Submit { key, input, n_bytes: 10, deadline, span: Span::none() }).await })
     }
 
-    fn runs(&self) -> Vec<(char, Vec<u32>)> {
+    fn runs(&self) -> Vec<Ran> {
         self.doubler.runs.lock().unwrap().clone()
     }
 }

@@ -18,7 +18,7 @@ mod view;
 pub use self::{
     error::{RuntimeError, Source},
     library::{Library, Versions},
-    model::{GraphTools, PositionTable, RuntimeConfig, RuntimeModel},
+    model::{FitPosition, GraphTools, PositionTable, Prune, RuntimeConfig, RuntimeModel},
     provider::Provider,
     runner::ModelRunner,
     threads::{ThreadConfig, cpu_quota},

@@ -56,10 +56,16 @@ impl Default for RuntimeConfig {
 #[derive(Clone, Copy, Debug)]
 pub struct GraphTools {
     /// Cuts a serialised ONNX model down to what the named outputs need.
-    pub prune: fn(onnx: &[u8], outputs: &[&str]) -> Result<Vec<u8>, Source>,
+    pub prune: Prune,
     /// Fits a position table to a grid.
-    pub fit_position: fn(&PositionTable, grid: [usize; 2]) -> Result<Vec<f32>, Source>,
+    pub fit_position: FitPosition,
 }
+
+/// Serialised model and names of outputs to serialised model.
+pub type Prune = fn(onnx: &[u8], outputs: &[&str]) -> Result<Vec<u8>, Source>;
+
+/// Stored table and `[rows, cols]` to values `[rows * cols * D]`.
+pub type FitPosition = fn(table: &PositionTable, grid: [usize; 2]) -> Result<Vec<f32>, Source>;
 
 /// The stored position table.
 ///
@@ -87,7 +93,7 @@ pub(super) struct GraphFile {
     onnx: Vec<u8>,
     /// External data, by file name.
     pub(super) external: Vec<(String, Arc<[u8]>)>,
-    prune: fn(&[u8], &[&str]) -> Result<Vec<u8>, Source>,
+    prune: Prune,
 }
 
 /// A loaded model.
@@ -99,7 +105,7 @@ pub struct RuntimeModel {
     pub(super) max_sessions: usize,
     position: Option<PositionTable>,
     fitted: Mutex<Lru<[usize; 2], Arc<Vec<f32>>>>,
-    fit_position: fn(&PositionTable, [usize; 2]) -> Result<Vec<f32>, Source>,
+    fit_position: FitPosition,
 }
 
 impl RuntimeModel {

@@ -73,20 +73,17 @@ impl ModelRunner {
         }
         let n_images = images.len();
         let started = Instant::now();
-        let mut outputs = self.run_backbone(key, images)?.into_iter();
+        let outputs = self.run_backbone(key, images)?;
         let backbone = started.elapsed();
 
-        let view = self.backbone_view(key);
-        let names = view.outputs();
-        let mut named = names.iter().cloned().zip(&mut outputs).collect::<Vec<_>>();
-        let pixels = (key.lift_passes > 0).then(|| named.pop()).flatten();
-        let mut named = named.into_iter();
-        let Some((mut name, mut map)) = named.next() else { return Err(self.failed("the graph has no output")) };
-
+        let mut named: Vec<_> = self.backbone_view(key).outputs().into_iter().zip(outputs).collect();
         let started = Instant::now();
+        // The image for the head comes last, when there is one.
+        let pixels = if key.lift_passes > 0 { named.pop() } else { None };
+        let mut named = named.into_iter();
+        let (mut name, mut map) = named.next().ok_or_else(|| self.failed("the graph has no output"))?;
         if let Some((_, pixels)) = pixels {
-            map = self.run_lift(map, pixels, key.lift_passes)?;
-            name = io_names::UPSAMPLED.to_owned();
+            (name, map) = (io_names::UPSAMPLED.to_owned(), self.run_lift(map, pixels, key.lift_passes)?);
         }
         let lift = started.elapsed();
         let tokens: Vec<_> = named.collect();
@@ -155,7 +152,7 @@ impl ModelRunner {
         let maps = self.split(map, &[n_images, rows, cols, channels])?;
 
         let mut tokens = tokens.into_iter();
-        let mut next = |is_wanted: bool, shape: &[usize]| match tokens.next().filter(|_| is_wanted) {
+        let mut next = |is_wanted: bool, shape: &[usize]| match is_wanted.then(|| tokens.next()).flatten() {
             Some(output) => Ok(self.split(output, shape)?.into_iter().map(Some).collect()),
             None => Ok(vec![None; n_images]),
         };

@@ -41,6 +41,11 @@ impl Provider {
             Self::Cuda { .. } => "cuda",
         }
     }
+
+    /// Whether a model may be loaded without it.
+    pub(super) fn is_optional(self) -> bool {
+        matches!(self, Self::Cuda { required: false, .. })
+    }
 }
 
 /// Registers providers in order, and returns the names of those in use. The CPU comes last by itself; it ends the list.

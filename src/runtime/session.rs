@@ -1,6 +1,6 @@
 //! One session of ONNX Runtime: how it is created, and how it is run.
 
-use std::{path::Path, sync::Arc};
+use std::{error::Error, path::Path, sync::Arc};
 
 use ort::{
     session::{Session, SessionInputValue, builder::GraphOptimizationLevel, builder::SessionBuilder},
@@ -33,13 +33,19 @@ pub(super) struct ViewSession {
 }
 
 impl ViewSession {
-    /// Creates the session that computes `outputs` of a graph.
+    /// Creates the session that computes `outputs` of a graph. A provider that is registered but finds no device fails only
+    /// here; when it is optional, the session is created without it.
     pub(super) fn create(graph: &GraphFile, outputs: Vec<String>, options: &SessionOptions) -> Result<Self, RuntimeError> {
-        let failed = |source| RuntimeError::Session { path: graph.path.clone(), outputs: outputs.join(", "), source };
-        let builder = configure(graph, options).map_err(failed)?;
-        let (mut builder, providers) = provider::register(builder, &options.providers)?;
-        let onnx = graph.view(&outputs).map_err(failed)?;
-        let session = builder.commit_from_memory(&onnx).map_err(|error| failed(error.into()))?;
+        let onnx = graph.view(&outputs).map_err(|source| failed(graph, &outputs, source))?;
+        let create = |providers: &[Provider]| create_on(graph, &onnx, &outputs, options, providers);
+        let (session, providers) = match create(&options.providers) {
+            Err(error) if options.providers.iter().any(|provider| provider.is_optional()) => {
+                tracing::warn!(error = &error as &dyn Error, "no session on the optional providers, the others are tried");
+                let others: Vec<_> = options.providers.iter().copied().filter(|provider| !provider.is_optional()).collect();
+                create(&others)?
+            }
+            created => created?,
+        };
         Ok(Self { session, outputs, providers })
     }
 
@@ -54,6 +60,23 @@ impl ViewSession {
         let take = |name: &String| values.remove(name).ok_or_else(|| format!("the graph has no output {name}").into());
         self.outputs.iter().map(take).collect()
     }
+}
+
+fn create_on(
+    graph: &GraphFile,
+    onnx: &[u8],
+    outputs: &[String],
+    options: &SessionOptions,
+    providers: &[Provider],
+) -> Result<(Session, Vec<&'static str>), RuntimeError> {
+    let builder = configure(graph, options).map_err(|source| failed(graph, outputs, source))?;
+    let (mut builder, providers) = provider::register(builder, providers)?;
+    let session = builder.commit_from_memory(onnx).map_err(|error| failed(graph, outputs, error.into()))?;
+    Ok((session, providers))
+}
+
+fn failed(graph: &GraphFile, outputs: &[String], source: Source) -> RuntimeError {
+    RuntimeError::Session { path: graph.path.clone(), outputs: outputs.join(", "), source }
 }
 
 fn configure(graph: &GraphFile, options: &SessionOptions) -> Result<SessionBuilder, Source> {

@@ -6,7 +6,7 @@ use std::{env, fs, path::Path};
 use super::*;
 use crate::{
     manifest::{Facet, Manifest, Tap},
-    runtime::{GraphTools, Library, PositionTable, RuntimeConfig},
+    runtime::{GraphTools, Library, PositionTable, Provider, RuntimeConfig, ThreadConfig},
 };
 
 /// Sums of small integers; only the mean of a few pixels rounds.
@@ -80,6 +80,10 @@ fn library() -> Library {
 }
 
 fn runner() -> ModelRunner {
+    runner_with(&RuntimeConfig::default())
+}
+
+fn runner_with(config: &RuntimeConfig) -> ModelRunner {
     let dir = tempfile::tempdir().unwrap();
     for file in ["backbone.onnx", "lift.onnx"] {
         let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/runtime").join(file);
@@ -88,7 +92,7 @@ fn runner() -> ModelRunner {
     let zeros = safetensors::tensor::TensorView::new(safetensors::Dtype::F32, vec![1, 1, 3], &[0; 12]).unwrap();
     safetensors::serialize_to_file([("position", zeros)], None, &dir.path().join("position.safetensors")).unwrap();
     let manifest: Manifest = toml::from_str(MANIFEST).unwrap();
-    RuntimeModel::open(dir.path(), &manifest, &RuntimeConfig::default(), &library(), TOOLS).unwrap().runner()
+    RuntimeModel::open(dir.path(), &manifest, config, &library(), TOOLS).unwrap().runner()
 }
 
 fn key(height: u32, width: u32, lift_passes: u32) -> RunKey {
@@ -179,6 +183,26 @@ fn warm_up_names_the_provider() {
     assert_eq!(key.lift_passes, 1);
     assert_eq!(runner.warm_up(&key).unwrap(), ["cpu"]);
     assert!(library().versions().providers.contains(&"cpu"));
+}
+
+#[test]
+fn bounded_spinning_is_accepted() {
+    let threads = ThreadConfig { intra_op: 2, spin_us: 100 };
+    let mut runner = runner_with(&RuntimeConfig { threads, ..RuntimeConfig::default() });
+    assert!(runner.run(&key(2, 2, 0), &[plain(2, 2, [1, 2, 3])]).is_ok());
+}
+
+#[test]
+fn required_provider_that_does_not_load_is_an_error_and_an_optional_one_is_not() {
+    // No machine has this device. A library without CUDA refuses it by name, one with CUDA when the session is created.
+    let cuda = |required| Provider::Cuda { required, device_id: 99, deny_cpu_fallback: false };
+    let with =
+        |required| runner_with(&RuntimeConfig { providers: vec![cuda(required), Provider::Cpu], ..RuntimeConfig::default() });
+    let refused = with(true).warm_up(&key(2, 2, 0));
+    let is_refused =
+        matches!(refused, Err(RuntimeError::ProviderRequired { provider: "cuda", .. } | RuntimeError::Session { .. }));
+    assert!(is_refused, "{refused:?}");
+    assert_eq!(with(false).warm_up(&key(2, 2, 0)).unwrap(), ["cpu"]);
 }
 
 #[test]

@@ -11,12 +11,43 @@
 //!
 //! Imports point one way: a module may use only modules that stand above it in the list below. `tests/layering.rs` checks it.
 
+// Leaves.
 pub mod mmap;
+pub mod onnx;
+pub mod pb;
+pub mod shutdown;
+pub mod telemetry;
 pub mod tensor;
 
+// Models: what they are, and how they are made.
 pub mod manifest;
 pub mod weights;
+
+pub mod graph;
+
+pub mod import;
+
+// A request's way through the service.
+pub mod preprocess;
+
+pub mod arrays;
+pub mod postprocess;
 
 pub mod runtime;
 
 pub mod batch;
+
+pub mod engine;
+
+pub mod grpc;
+
+// The programs.
+pub mod admin;
+pub mod config;
+
+pub mod server;
+
+pub mod client;
+pub mod picture;
+
+pub mod commands;

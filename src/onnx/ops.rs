@@ -1,0 +1,152 @@
+//! One method an operator. Names, inputs and attributes are those of the ONNX operator set and of ONNX Runtime's `com.microsoft`.
+
+use crate::onnx::{
+    builder::{GraphBuilder, Value, float, int, ints, string},
+    proto::DataType,
+};
+
+/// Part of an axis, `[begin, end)`; an `end` of `i64::MAX` means all the rest.
+#[derive(Clone, Copy, Debug)]
+pub struct Along {
+    /// The axis.
+    pub axis: i64,
+    /// First index.
+    pub begin: i64,
+    /// One past the last index.
+    pub end: i64,
+}
+
+impl GraphBuilder {
+    /// `a @ b`.
+    pub fn matmul(&mut self, a: &Value, b: &Value) -> Value {
+        self.node("MatMul", &[a, b], Vec::new())
+    }
+
+    /// `a + b`.
+    pub fn add(&mut self, a: &Value, b: &Value) -> Value {
+        self.node("Add", &[a, b], Vec::new())
+    }
+
+    /// `a * b`.
+    pub fn mul(&mut self, a: &Value, b: &Value) -> Value {
+        self.node("Mul", &[a, b], Vec::new())
+    }
+
+    /// `x` in another element type.
+    pub fn cast(&mut self, x: &Value, to: DataType) -> Value {
+        self.node("Cast", &[x], vec![int("to", to as i64)])
+    }
+
+    /// `max(x, 0)`.
+    pub fn relu(&mut self, x: &Value) -> Value {
+        self.node("Relu", &[x], Vec::new())
+    }
+
+    /// `1 / (1 + exp(-x))`.
+    pub fn sigmoid(&mut self, x: &Value) -> Value {
+        self.node("Sigmoid", &[x], Vec::new())
+    }
+
+    /// Exact (erf) GELU.
+    pub fn gelu(&mut self, x: &Value) -> Value {
+        self.node("Gelu", &[x], Vec::new())
+    }
+
+    /// Layer normalisation over the last axis; statistics in single precision whatever the type of `x`.
+    pub fn layer_norm(&mut self, x: &Value, scale: &Value, bias: &Value, epsilon: f32) -> Value {
+        self.node("LayerNormalization", &[x, scale, bias], vec![int("axis", -1), float("epsilon", epsilon), int("stash_type", 1)])
+    }
+
+    /// `com.microsoft.MultiHeadAttention` of `[B, T, D]` queries, keys and values; scores are scaled by `1 / sqrt(D / n_heads)`.
+    pub fn multi_head_attention(&mut self, query: &Value, key: &Value, value: &Value, n_heads: u32) -> Value {
+        self.microsoft_node("MultiHeadAttention", &[query, key, value], vec![int("num_heads", i64::from(n_heads))])
+    }
+
+    /// Two-dimensional convolution with a square kernel and the same stride and padding on both axes.
+    pub fn conv(&mut self, x: &Value, weight: &Value, bias: &Value, geometry: ConvGeometry) -> Value {
+        let ConvGeometry { kernel, stride, pad } = geometry;
+        let attributes = vec![ints("kernel_shape", &[kernel; 2]), ints("strides", &[stride; 2]), ints("pads", &[pad; 4])];
+        self.node("Conv", &[x, weight, bias], attributes)
+    }
+
+    /// Transposed convolution whose kernel equals its stride.
+    pub fn conv_transpose(&mut self, x: &Value, weight: &Value, bias: &Value, stride: i64) -> Value {
+        self.node("ConvTranspose", &[x, weight, bias], vec![ints("kernel_shape", &[stride; 2]), ints("strides", &[stride; 2])])
+    }
+
+    /// Maximum over `side` x `side` windows that do not overlap.
+    pub fn max_pool(&mut self, x: &Value, side: i64) -> Value {
+        self.node("MaxPool", &[x], vec![ints("kernel_shape", &[side; 2]), ints("strides", &[side; 2])])
+    }
+
+    /// `x` with its axes in another order.
+    pub fn transpose(&mut self, x: &Value, order: &[i64]) -> Value {
+        self.node("Transpose", &[x], vec![ints("perm", order)])
+    }
+
+    /// `x` in another shape; 0 keeps an extent, -1 is inferred.
+    pub fn reshape(&mut self, x: &Value, shape: &[i64]) -> Value {
+        let shape = self.ints(shape);
+        self.reshape_to(x, &shape)
+    }
+
+    /// `x` in a shape that the graph computes.
+    pub fn reshape_to(&mut self, x: &Value, shape: &Value) -> Value {
+        self.node("Reshape", &[x, shape], Vec::new())
+    }
+
+    /// Values one after the other along `axis`.
+    pub fn concat(&mut self, values: &[&Value], axis: i64) -> Value {
+        self.node("Concat", values, vec![int("axis", axis)])
+    }
+
+    /// Part of `x` along one axis.
+    pub fn slice(&mut self, x: &Value, along: Along) -> Value {
+        let (begin, end, axis) = (self.ints(&[along.begin]), self.ints(&[along.end]), self.ints(&[along.axis]));
+        self.node("Slice", &[x, &begin, &end, &axis], Vec::new())
+    }
+
+    /// Extents `[begin, end)` of `x`, as a list of integers.
+    pub fn shape(&mut self, x: &Value, begin: i64, end: i64) -> Value {
+        self.node("Shape", &[x], vec![int("start", begin), int("end", end)])
+    }
+
+    /// `x` repeated to a shape that the graph computes.
+    pub fn expand(&mut self, x: &Value, shape: &Value) -> Value {
+        self.node("Expand", &[x, shape], Vec::new())
+    }
+
+    /// `x` without axes of extent one.
+    pub fn squeeze(&mut self, x: &Value, axes: &[i64]) -> Value {
+        let axes = self.ints(axes);
+        self.node("Squeeze", &[x, &axes], Vec::new())
+    }
+
+    /// Bilinear resize of `[B, C, H, W]` to extents that the graph computes (four integers): half-pixel centres, clamped borders,
+    /// no antialias.
+    pub fn resize_bilinear_to(&mut self, x: &Value, sizes: &Value) -> Value {
+        let absent = Value(String::new());
+        self.node("Resize", &[x, &absent, &absent, sizes], bilinear())
+    }
+
+    /// Bilinear resize of `[B, C, H, W]` by constant factors a axis.
+    pub fn resize_bilinear_by(&mut self, x: &Value, factors: &Value) -> Value {
+        let absent = Value(String::new());
+        self.node("Resize", &[x, &absent, factors], bilinear())
+    }
+}
+
+/// Geometry of a convolution.
+#[derive(Clone, Copy, Debug)]
+pub struct ConvGeometry {
+    /// Side of the kernel.
+    pub kernel: i64,
+    /// Step.
+    pub stride: i64,
+    /// Padding on each side.
+    pub pad: i64,
+}
+
+fn bilinear() -> Vec<crate::onnx::proto::AttributeProto> {
+    vec![string("mode", "linear"), string("coordinate_transformation_mode", "half_pixel")]
+}

@@ -1,0 +1,239 @@
+//! The backbone's graph.
+//!
+//! # Design
+//! - One graph offers every chosen facet of every chosen block; [`prune`](crate::onnx::prune) cuts it to what a session serves.
+//! - Queries, keys and values are three products and not one of thrice the width, so that a graph that ends at the keys of a
+//!   block computes nothing else of that block. They feed `com.microsoft.MultiHeadAttention`, which runs flash attention on CPU
+//!   (fp32) and on CUDA (fp16).
+//! - LayerScale is folded into the output weights of its branch.
+//! - In fp16 only matrix products and attention are in half precision. The residual stream and every LayerNorm stay in single:
+//!   DINOv2's stream has channels in the hundreds, where half precision keeps three digits.
+//! - The image comes as bytes and is normalised in the graph: a third of the copies of a float input.
+
+use ndarray::{Array2, Axis, concatenate};
+
+use crate::{
+    graph::constants::{constant, linear, narrow, widen},
+    manifest::{Facet, Precision, Tap, io_names},
+    onnx::{
+        Along, ConvGeometry, Dim, GraphBuilder, ModelProto, OnnxError, Value,
+        proto::{DataType, TensorProto},
+    },
+    weights::{Ffn, Norm, VitBlock, VitWeights},
+};
+
+/// What the graph offers and how.
+#[derive(Clone, Debug)]
+pub struct VitOptions {
+    /// Facets that become outputs.
+    pub facets: Vec<Facet>,
+    /// Blocks, 0-based, whose facets become outputs. The graph ends with the last of them.
+    pub layers: Vec<u32>,
+    /// Channel means, RGB in \[0, 1\].
+    pub mean: [f32; 3],
+    /// Channel standard deviations, RGB in \[0, 1\].
+    pub std: [f32; 3],
+    /// Element type of weights and products.
+    pub precision: Precision,
+    /// The one size of a graph that stands alone; otherwise the position table is an input.
+    pub baked: Option<Baked>,
+}
+
+/// A size, and the position table of its grid.
+#[derive(Clone, Debug)]
+pub struct Baked {
+    /// Rows, in pixels.
+    pub height: u32,
+    /// Columns, in pixels.
+    pub width: u32,
+    /// `[h * w, D]`.
+    pub position: Array2<f32>,
+}
+
+/// Builds the graph of a backbone.
+///
+/// # Shapes
+/// - `image`: `[B, H, W, 3]` u8, H and W multiples of the patch size
+/// - `position`: `[1, h * w, D]` f32, unless baked
+/// - `pixels`: `[B, 3, H, W]` f32, the normalised image
+/// - per facet and block: patches `[B, h, w, D]`, CLS `[B, D]`, registers `[B, R, D]`, f32
+///
+/// # Errors
+/// [`OnnxError`] when the graph does not hold together; that is a bug here and not of the weights.
+pub fn build_vit(weights: &VitWeights, options: &VitOptions) -> Result<ModelProto, OnnxError> {
+    let mut vit = Vit::begin(weights, options);
+    let n_blocks = options.layers.iter().max().map_or(0, |last| *last as usize + 1);
+    for (layer, block) in (0u32..).zip(weights.blocks.iter().take(n_blocks)) {
+        vit.block(layer, block);
+    }
+    vit.graph.finish()
+}
+
+/// A graph under construction.
+struct Vit<'a> {
+    graph: GraphBuilder,
+    weights: &'a VitWeights,
+    options: &'a VitOptions,
+    /// The residual stream, `[B, 1 + R + h * w, D]` f32.
+    stream: Value,
+    /// `[B, h, w, D]`, as integers.
+    map_shape: Value,
+}
+
+impl<'a> Vit<'a> {
+    /// Input, normalisation, patch embedding, position table, CLS and registers.
+    fn begin(weights: &'a VitWeights, options: &'a VitOptions) -> Self {
+        let mut graph = GraphBuilder::new("backbone");
+        let width = weights.arch.width as usize;
+        let pixels = pixels(&mut graph, options);
+        let (embedded, grid) = patch_embedding(&mut graph, &pixels, weights, options.precision);
+        let position = match &options.baked {
+            None => graph.input(io_names::POSITION, DataType::Float, &[Dim::Fixed(1), Dim::Any("patches"), Dim::Fixed(width)]),
+            Some(baked) => constant(&mut graph, &baked.position.view().insert_axis(Axis(0)), Precision::Fp32, "position"),
+        };
+        let patches = graph.add(&embedded, &position);
+        let batch = graph.shape(&pixels, 0, 1);
+        let prefix = prefix(&mut graph, weights, &batch);
+        let stream = graph.concat(&[&prefix, &patches], 1);
+        let channels = graph.ints(&[i64::from(weights.arch.width)]);
+        let map_shape = graph.concat(&[&batch, &grid, &channels], 0);
+        Self { graph, weights, options, stream, map_shape }
+    }
+
+    /// One pre-norm block and its outputs.
+    fn block(&mut self, layer: u32, block: &VitBlock) {
+        let name = format!("blocks.{layer}");
+        let precision = self.options.precision;
+        let normed = self.norm(&self.stream.clone(), &block.norm1, &format!("{name}.norm1"));
+        let normed = narrow(&mut self.graph, &normed, precision);
+        let mut project =
+            |layer, part: &str| linear(&mut self.graph, &normed, layer, None, (precision, &format!("{name}.{part}")));
+        let (query, key, value) = (project(&block.query, "query"), project(&block.key, "key"), project(&block.value, "value"));
+        for (facet, projected) in [(Facet::Key, &key), (Facet::Query, &query), (Facet::Value, &value)] {
+            let projected = projected.clone();
+            self.offer(Tap { facet, layer }, |graph| widen(graph, &projected, precision));
+        }
+        let attended = self.graph.multi_head_attention(&query, &key, &value, self.weights.arch.heads);
+        let projected =
+            linear(&mut self.graph, &attended, &block.proj, block.scale1.as_ref(), (precision, &format!("{name}.proj")));
+        self.add_to_stream(&projected);
+        let hidden = self.feed_forward(block, &name);
+        self.add_to_stream(&hidden);
+        let stream = self.stream.clone();
+        self.offer(Tap { facet: Facet::Token, layer }, |_graph| stream.clone());
+        if self.offers(Tap { facet: Facet::NormToken, layer }) {
+            let normed = self.norm(&stream, &self.weights.norm, "norm");
+            self.offer(Tap { facet: Facet::NormToken, layer }, |_graph| normed.clone());
+        }
+    }
+
+    fn feed_forward(&mut self, block: &VitBlock, name: &str) -> Value {
+        let precision = self.options.precision;
+        let normed = self.norm(&self.stream.clone(), &block.norm2, &format!("{name}.norm2"));
+        let normed = narrow(&mut self.graph, &normed, precision);
+        let graph = &mut self.graph;
+        match &block.ffn {
+            Ffn::Mlp { fc1, fc2 } => {
+                let hidden = linear(graph, &normed, fc1, None, (precision, &format!("{name}.fc1")));
+                let hidden = graph.gelu(&hidden);
+                linear(graph, &hidden, fc2, block.scale2.as_ref(), (precision, &format!("{name}.fc2")))
+            }
+            Ffn::Swiglu { w12, w3 } => {
+                let both = linear(graph, &normed, w12, None, (precision, &format!("{name}.w12")));
+                let half = i64::try_from(w12.bias.len() / 2).unwrap_or(i64::MAX);
+                let gate = graph.slice(&both, Along { axis: -1, begin: 0, end: half });
+                let linear_part = graph.slice(&both, Along { axis: -1, begin: half, end: i64::MAX });
+                let sigmoid = graph.sigmoid(&gate);
+                let silu = graph.mul(&gate, &sigmoid);
+                let hidden = graph.mul(&silu, &linear_part);
+                linear(graph, &hidden, w3, block.scale2.as_ref(), (precision, &format!("{name}.w3")))
+            }
+        }
+    }
+
+    fn add_to_stream(&mut self, branch: &Value) {
+        let branch = widen(&mut self.graph, branch, self.options.precision);
+        self.stream = self.graph.add(&self.stream.clone(), &branch);
+    }
+
+    /// LayerNorm in single precision.
+    #[expect(clippy::cast_possible_truncation, reason = "ONNX attributes are f32")]
+    fn norm(&mut self, x: &Value, norm: &Norm, name: &str) -> Value {
+        let scale = constant(&mut self.graph, &norm.weight, Precision::Fp32, &format!("{name}.weight"));
+        let bias = constant(&mut self.graph, &norm.bias, Precision::Fp32, &format!("{name}.bias"));
+        self.graph.layer_norm(x, &scale, &bias, self.weights.arch.norm_eps as f32)
+    }
+
+    fn offers(&self, tap: Tap) -> bool {
+        self.options.facets.contains(&tap.facet) && self.options.layers.contains(&tap.layer)
+    }
+
+    /// Makes outputs of `tokens`, `[B, 1 + R + h * w, D]` f32, if this facet and block were chosen.
+    fn offer(&mut self, tap: Tap, tokens: impl FnOnce(&mut GraphBuilder) -> Value) {
+        if !self.offers(tap) {
+            return;
+        }
+        let graph = &mut self.graph;
+        let tokens = tokens(graph);
+        let (width, n_registers) = (self.weights.arch.width as usize, self.weights.registers.nrows());
+        let n_prefix = 1 + i64::try_from(n_registers).unwrap_or_default();
+        let patches = graph.slice(&tokens, Along { axis: 1, begin: n_prefix, end: i64::MAX });
+        let map = graph.reshape_to(&patches, &self.map_shape);
+        let map_dims = [Dim::Any("batch"), Dim::Any("rows"), Dim::Any("cols"), Dim::Fixed(width)];
+        graph.output(&map, &io_names::patches(tap), DataType::Float, &map_dims);
+        let cls = graph.slice(&tokens, Along { axis: 1, begin: 0, end: 1 });
+        let cls = graph.squeeze(&cls, &[1]);
+        graph.output(&cls, &io_names::cls(tap), DataType::Float, &[Dim::Any("batch"), Dim::Fixed(width)]);
+        if n_registers > 0 {
+            let registers = graph.slice(&tokens, Along { axis: 1, begin: 1, end: n_prefix });
+            let dims = [Dim::Any("batch"), Dim::Fixed(n_registers), Dim::Fixed(width)];
+            graph.output(&registers, &io_names::registers(tap), DataType::Float, &dims);
+        }
+    }
+}
+
+/// The normalised image, `[B, 3, H, W]` f32.
+fn pixels(graph: &mut GraphBuilder, options: &VitOptions) -> Value {
+    let (height, width) = match &options.baked {
+        Some(baked) => (Dim::Fixed(baked.height as usize), Dim::Fixed(baked.width as usize)),
+        None => (Dim::Any("height"), Dim::Any("width")),
+    };
+    let image = graph.input(io_names::IMAGE, DataType::Uint8, &[Dim::Any("batch"), height, width, Dim::Fixed(3)]);
+    let values = graph.cast(&image, DataType::Float);
+    // (x / 255 - mean) / std = x * scale + shift
+    let scale = options.std.map(|std| 1.0 / (255.0 * std));
+    let shift = [0, 1, 2].map(|channel: usize| -options.mean[channel] / options.std[channel]);
+    let scale = graph.constant(TensorProto::f32(&[3], &scale), "normalise.scale");
+    let shift = graph.constant(TensorProto::f32(&[3], &shift), "normalise.shift");
+    let scaled = graph.mul(&values, &scale);
+    let shifted = graph.add(&scaled, &shift);
+    let pixels = graph.transpose(&shifted, &[0, 3, 1, 2]);
+    graph.output(&pixels, io_names::PIXELS, DataType::Float, &[Dim::Any("batch"), Dim::Fixed(3), height, width]);
+    pixels
+}
+
+/// Patch embedding `[B, h * w, D]` f32, and `[h, w]` as integers.
+fn patch_embedding(graph: &mut GraphBuilder, pixels: &Value, weights: &VitWeights, precision: Precision) -> (Value, Value) {
+    let patch = i64::from(weights.arch.patch);
+    let weight = constant(graph, &weights.patch_weight, precision, "patch_embed.weight");
+    let bias = constant(graph, &weights.patch_bias, precision, "patch_embed.bias");
+    let narrowed = narrow(graph, pixels, precision);
+    let map = graph.conv(&narrowed, &weight, &bias, ConvGeometry { kernel: patch, stride: patch, pad: 0 });
+    let grid = graph.shape(&map, 2, 4);
+    let flat = graph.reshape(&map, &[0, i64::from(weights.arch.width), -1]);
+    let tokens = graph.transpose(&flat, &[0, 2, 1]);
+    (widen(graph, &tokens, precision), grid)
+}
+
+/// CLS and register tokens, `[B, 1 + R, D]` f32.
+fn prefix(graph: &mut GraphBuilder, weights: &VitWeights, batch: &Value) -> Value {
+    let cls = weights.cls.view().insert_axis(Axis(0));
+    // Both have D columns, so that they always fit.
+    let tokens = concatenate(Axis(0), &[cls, weights.registers.view()]).unwrap_or_else(|_shape| cls.to_owned());
+    let tokens = tokens.insert_axis(Axis(0));
+    let rest = [tokens.shape()[1], tokens.shape()[2]].map(|extent| i64::try_from(extent).unwrap_or(i64::MAX));
+    let tokens = constant(graph, &tokens, Precision::Fp32, "prefix");
+    let rest = graph.ints(&rest);
+    let shape = graph.concat(&[batch, &rest], 0);
+    graph.expand(&tokens, &shape)
+}

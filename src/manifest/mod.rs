@@ -1,8 +1,12 @@
 //! What a model directory says of itself: `models/NAME/VERSION/model.toml`, the one contract between the programs that write
 //! models (`densevit import`, the trainer) and those that run them (`densevit serve`).
 
+mod digest;
+mod repository;
 mod spec;
 
+pub use digest::{sha256, sha256_file};
+pub use repository::{FORMAT, MANIFEST_FILE, ModelEntry, RepositoryError, is_valid_name, load_dir, scan};
 pub use spec::{
     Architecture, BackboneFile, Facet, FfnKind, Interpolation, LiftFile, LiftForm, Manifest, PositionSpec, PositionVariant,
     Precision, PreprocessSpec, Provenance, ResizePolicy, Tap, io_names,

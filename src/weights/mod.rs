@@ -1,8 +1,109 @@
 //! Weights in one shape, whatever file they came from: what the readers and key maps produce and the graph builders consume.
 
-use ndarray::{Array1, Array2, Array3, Array4};
+mod keys;
+mod lift;
+mod named;
+mod onnx_file;
+mod safetensors_file;
+mod vit;
 
-use crate::manifest::Architecture;
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
+
+use ndarray::{Array1, Array2, Array3, Array4};
+use thiserror::Error;
+
+use crate::{manifest::Architecture, onnx::OnnxError};
+
+pub use lift::{ChannelOrder, assemble_lift};
+pub use named::{NamedTensors, Stored, StoredType};
+pub use vit::{Recognised, VitHints, assemble_vit};
+
+/// What can be wrong with a file of weights.
+#[derive(Debug, Error)]
+pub enum WeightsError {
+    /// A file could not be read.
+    #[error("cannot read {path}")]
+    Read {
+        /// Which file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// A file is not what its name says.
+    #[error("{path} {problem}")]
+    Format {
+        /// Which file.
+        path: PathBuf,
+        /// What is wrong.
+        problem: String,
+    },
+    /// An ONNX file could not be read.
+    #[error("cannot read the weights in {path}")]
+    Onnx {
+        /// Which file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: OnnxError,
+    },
+    /// The file's extension is unknown.
+    #[error("{path}: expected .safetensors, .safetensors.index.json or .onnx")]
+    Extension {
+        /// Which file.
+        path: PathBuf,
+    },
+    /// The names are those of no known source.
+    #[error("the tensors are named like no known backbone; expected {expected}; found {found}")]
+    Unrecognised {
+        /// Landmarks of every scheme.
+        expected: String,
+        /// Names in the file.
+        found: String,
+    },
+    /// The names fit a scheme only in part.
+    #[error("the tensors fit the key map \"{key_map}\" only in part; missing: {missing}; left over: {left_over}")]
+    Unmatched {
+        /// The scheme.
+        key_map: &'static str,
+        /// Names that it needs.
+        missing: String,
+        /// Names that it does not know.
+        left_over: String,
+    },
+    /// A tensor is missing.
+    #[error("tensor \"{name}\" is missing")]
+    Missing {
+        /// Its name.
+        name: String,
+    },
+    /// A tensor does not fit.
+    #[error("tensor \"{name}\" {problem}")]
+    Tensor {
+        /// Its name.
+        name: String,
+        /// What is wrong.
+        problem: String,
+    },
+}
+
+/// Reads all tensors of a file; the extension says of which kind it is.
+///
+/// # Errors
+/// [`WeightsError`], naming the file.
+pub fn read(path: &Path) -> Result<NamedTensors, WeightsError> {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    if name.ends_with(".safetensors") || name.ends_with(".safetensors.index.json") {
+        return safetensors_file::read(path);
+    }
+    if name.ends_with(".onnx") {
+        return onnx_file::read(path);
+    }
+    Err(WeightsError::Extension { path: path.to_path_buf() })
+}
 
 /// `y = x W^T + b`.
 ///

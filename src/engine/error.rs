@@ -1,0 +1,125 @@
+//! Why a request failed, in the closed set of causes that clients can act on.
+
+use std::time::Duration;
+
+use thiserror::Error;
+
+/// Boxed cause of an internal failure.
+pub type Source = Box<dyn std::error::Error + Send + Sync>;
+
+/// A failed request. The message is for the caller; the source of [`InferError::Internal`] is for the log only.
+#[derive(Debug, Error)]
+pub enum InferError {
+    /// A field of the request is at fault.
+    #[error("{field}: {message}")]
+    InvalidArgument {
+        /// Path of the field, e.g. `preprocess.crop`.
+        field: String,
+        /// What is wrong and what the limit is.
+        message: String,
+    },
+    /// The server has no such model or version.
+    #[error("{field}: {message}")]
+    NotFound {
+        /// `model.name` or `model.version`.
+        field: &'static str,
+        /// What was asked for and what there is.
+        message: String,
+    },
+    /// A bound of the service is reached; the same request may succeed later.
+    #[error("{message}")]
+    Overloaded {
+        /// Which bound.
+        message: String,
+        /// When it is worth trying again.
+        retry_after: Duration,
+    },
+    /// The caller's deadline passed before the answer was there.
+    #[error("deadline exceeded {stage}")]
+    DeadlineExceeded {
+        /// Where the request was: "before decoding", "in the queue" and so on.
+        stage: &'static str,
+    },
+    /// The server is shutting down or the model is not ready.
+    #[error("{message}")]
+    Unavailable {
+        /// Why.
+        message: String,
+    },
+    /// A fault of the server.
+    #[error("internal error while {operation}")]
+    Internal {
+        /// What failed.
+        operation: &'static str,
+        /// Why; not shown to the caller.
+        #[source]
+        source: Source,
+    },
+}
+
+/// Causes of failure as clients see them: the left side of the table that makes gRPC codes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ErrorCode {
+    /// Fix the request.
+    InvalidArgument,
+    /// Ask for something that exists.
+    NotFound,
+    /// Try later.
+    Overloaded,
+    /// Allow more time.
+    DeadlineExceeded,
+    /// Try another server.
+    Unavailable,
+    /// Report it.
+    Internal,
+}
+
+impl ErrorCode {
+    /// Name for metric labels.
+    #[must_use]
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::InvalidArgument => "invalid_argument",
+            Self::NotFound => "not_found",
+            Self::Overloaded => "overloaded",
+            Self::DeadlineExceeded => "deadline_exceeded",
+            Self::Unavailable => "unavailable",
+            Self::Internal => "internal",
+        }
+    }
+}
+
+impl InferError {
+    /// An error of one request field.
+    pub fn invalid(field: impl Into<String>, message: impl Into<String>) -> Self {
+        Self::InvalidArgument { field: field.into(), message: message.into() }
+    }
+
+    /// A fault of the server.
+    pub fn internal(operation: &'static str, source: impl Into<Source>) -> Self {
+        Self::Internal { operation, source: source.into() }
+    }
+
+    /// The cause.
+    #[must_use]
+    pub fn code(&self) -> ErrorCode {
+        match self {
+            Self::InvalidArgument { .. } => ErrorCode::InvalidArgument,
+            Self::NotFound { .. } => ErrorCode::NotFound,
+            Self::Overloaded { .. } => ErrorCode::Overloaded,
+            Self::DeadlineExceeded { .. } => ErrorCode::DeadlineExceeded,
+            Self::Unavailable { .. } => ErrorCode::Unavailable,
+            Self::Internal { .. } => ErrorCode::Internal,
+        }
+    }
+
+    /// Path of the request field at fault, if one is.
+    #[must_use]
+    pub fn field(&self) -> Option<&str> {
+        match self {
+            Self::InvalidArgument { field, .. } => Some(field),
+            Self::NotFound { field, .. } => Some(field),
+            _ => None,
+        }
+    }
+}

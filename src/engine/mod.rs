@@ -1,0 +1,119 @@
+//! One request through one model, in the service's own terms: no protobuf above, no sessions below.
+//!
+//! In: an [`ExtractRequest`] and its [`Clock`]. Out: an [`Extracted`] or an [`InferError`]. Called by `grpc` and by the benchmarks.
+//!
+//! # Design
+//! Everything that can be refused is refused before work is spent: the options against the manifest, the image's size from its
+//! header, the memory against the budget, the region and the points against the geometry; only then does a request reach the
+//! queue. Decoding, resizing and encoding run on a bounded share of blocking threads ([`CpuPool`]), the model on the batcher's
+//! executors; the async threads only wait.
+
+mod cpu;
+mod error;
+mod extract;
+mod graph_tools;
+mod limits;
+mod model;
+mod plan;
+mod request;
+mod select;
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+pub use cpu::CpuPool;
+pub use error::{ErrorCode, InferError};
+pub use graph_tools::GRAPH_TOOLS;
+pub use limits::{Admission, Admitted, Limits, MAX_LIFT_PASSES};
+pub use model::{LoadError, LoadOptions, LoadedModel, check_runs};
+pub use plan::Plan;
+pub use request::{Clock, Extent, ExtractRequest, Extracted, ImageSource, ModelSelector, Part, Timing};
+
+/// The loaded models and the bounds on their use. Shared by all connections.
+#[derive(Debug)]
+pub struct Engine {
+    models: BTreeMap<String, BTreeMap<u32, Arc<LoadedModel>>>,
+    default_model: String,
+    limits: Limits,
+    admission: Arc<Admission>,
+    cpu: CpuPool,
+}
+
+impl Engine {
+    /// An engine over `models`; requests that name no model go to `default_model`.
+    #[must_use]
+    pub fn new(models: Vec<LoadedModel>, default_model: String, limits: Limits, n_cpu_threads: usize) -> Self {
+        let mut by_name: BTreeMap<String, BTreeMap<u32, Arc<LoadedModel>>> = BTreeMap::new();
+        for model in models {
+            let manifest = model.manifest();
+            by_name.entry(manifest.name.clone()).or_default().insert(manifest.version, Arc::new(model));
+        }
+        Self { models: by_name, default_model, limits, admission: Arc::default(), cpu: CpuPool::new(n_cpu_threads) }
+    }
+
+    /// The bounds in force.
+    #[must_use]
+    pub fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
+    /// All models, by name and version.
+    pub fn models(&self) -> impl Iterator<Item = &Arc<LoadedModel>> {
+        self.models.values().flat_map(BTreeMap::values)
+    }
+
+    /// Whether requests that name no model go to this one.
+    #[must_use]
+    pub fn is_default(&self, model: &LoadedModel) -> bool {
+        let manifest = model.manifest();
+        let newest = self.models.get(&self.default_model).and_then(|versions| versions.keys().next_back());
+        manifest.name == self.default_model && newest == Some(&manifest.version)
+    }
+
+    /// Finds a model.
+    ///
+    /// # Errors
+    /// [`InferError::NotFound`] with what there is; [`InferError::InvalidArgument`] for a version that is no number.
+    pub fn model(&self, selector: &ModelSelector) -> Result<Arc<LoadedModel>, InferError> {
+        let name = if selector.name.is_empty() { &self.default_model } else { &selector.name };
+        let versions = self.models.get(name).ok_or_else(|| {
+            let known = self.models.keys().map(String::as_str).collect::<Vec<_>>().join(", ");
+            InferError::NotFound { field: "model.name", message: format!("no model \"{name}\": this server has {known}") }
+        })?;
+        if selector.version.is_empty() {
+            let newest = versions.values().next_back().map(Arc::clone);
+            return newest.ok_or_else(|| InferError::Unavailable { message: format!("no version of {name} is loaded") });
+        }
+        let version: u32 = selector
+            .version
+            .parse()
+            .map_err(|_error| InferError::invalid("model.version", format!("\"{}\" is not a whole number", selector.version)))?;
+        versions.get(&version).map(Arc::clone).ok_or_else(|| {
+            let known = versions.keys().map(u32::to_string).collect::<Vec<_>>().join(", ");
+            InferError::NotFound {
+                field: "model.version",
+                message: format!("no version {version} of {name}: this server has {known}"),
+            }
+        })
+    }
+
+    /// Requests in flight now.
+    #[must_use]
+    pub fn n_in_flight(&self) -> u64 {
+        self.admission.n_requests()
+    }
+
+    /// Refuses new work, finishes what was accepted within `budget`, and ends the executors.
+    pub async fn drain(&self, budget: Duration) {
+        for model in self.models() {
+            model.batcher().drain(budget).await;
+        }
+    }
+
+    fn admit(&self, n_bytes: u64) -> Result<Admitted, InferError> {
+        self.admission.admit(n_bytes, &self.limits)
+    }
+
+    fn cpu(&self) -> &CpuPool {
+        &self.cpu
+    }
+}

@@ -1,0 +1,188 @@
+//! A model that is loaded and warm: its manifest, and the batcher in front of its executors.
+
+use std::{fmt::Debug, path::Path, sync::Arc, time::Duration};
+
+use thiserror::Error;
+use tokio::task::{JoinError, spawn_blocking};
+use tracing::info;
+
+use crate::{
+    batch::{BatchConfig, BatchError, Batcher, Observer, RunError, Runner, StartError},
+    engine::graph_tools::GRAPH_TOOLS,
+    manifest::{Manifest, ModelEntry, RepositoryError, ResizePolicy},
+    runtime::{Library, ModelRunner, RunKey, RunOutput, RuntimeConfig, RuntimeError, RuntimeModel},
+    telemetry::record,
+    tensor::RgbImage,
+};
+
+/// Why a model does not load.
+#[derive(Debug, Error)]
+pub enum LoadError {
+    /// A file is not the one that the manifest describes.
+    #[error("the files are not in order")]
+    Files(#[source] RepositoryError),
+    /// The sessions cannot be created or do not run.
+    #[error("the sessions cannot be created or do not run")]
+    Runtime(#[source] RuntimeError),
+    /// The executors cannot be started.
+    #[error("cannot start the executors")]
+    Start(#[source] StartError),
+    /// Loading panicked.
+    #[error("loading was broken off")]
+    Broken(#[source] JoinError),
+}
+
+/// How models are loaded.
+#[derive(Clone, Debug)]
+pub struct LoadOptions {
+    /// Whether to compare the files' digests first.
+    pub verify: bool,
+    /// Input sizes `[height, width]` that every executor runs once, beside the model's default.
+    pub warm_up: Vec<[u32; 2]>,
+    /// Executors and their sessions.
+    pub runtime: RuntimeConfig,
+    /// Batching.
+    pub batch: BatchConfig,
+}
+
+/// Runs a model's sessions for the batcher.
+#[derive(Debug)]
+pub struct Executor(ModelRunner);
+
+impl Runner for Executor {
+    type Key = RunKey;
+    type Input = RgbImage;
+    type Output = RunOutput;
+
+    fn run(&mut self, key: &RunKey, inputs: &[RgbImage]) -> Result<Vec<RunOutput>, RunError> {
+        self.0.run(key, inputs).map_err(RunError::new)
+    }
+}
+
+/// A model that answers requests.
+#[derive(Debug)]
+pub struct LoadedModel {
+    entry: ModelEntry,
+    provider: String,
+    batcher: Batcher<Executor>,
+}
+
+impl LoadedModel {
+    /// Checks, opens and warms a model: it is ready when this returns.
+    ///
+    /// # Errors
+    /// [`LoadError`].
+    pub async fn load(entry: ModelEntry, library: &Library, options: &LoadOptions) -> Result<Self, LoadError> {
+        let (name, library, settings) = (entry.manifest.name.clone(), library.clone(), options.clone());
+        let opening = spawn_blocking(move || {
+            let runners = open(&entry, &library, &settings)?;
+            Ok((entry, runners))
+        });
+        let (entry, (runners, provider)) = opening.await.map_err(LoadError::Broken)??;
+        let n_executors = runners.len();
+        let executors = runners.into_iter().map(Executor).collect();
+        let batcher =
+            Batcher::start(options.batch, executors, Arc::new(Recorder { model: name.clone() })).map_err(LoadError::Start)?;
+        let version = entry.manifest.version;
+        info!(model.name = %name, model.version = version, n_executors, %provider, "model {name}/{version} is ready");
+        Ok(Self { entry, provider, batcher })
+    }
+
+    /// What the model is.
+    #[must_use]
+    pub fn manifest(&self) -> &Manifest {
+        &self.entry.manifest
+    }
+
+    /// SHA-256 of the manifest, which stands for all files.
+    #[must_use]
+    pub fn digest(&self) -> &str {
+        &self.entry.digest
+    }
+
+    /// Execution providers in use, e.g. `CPUExecutionProvider`.
+    #[must_use]
+    pub fn provider(&self) -> &str {
+        &self.provider
+    }
+
+    pub(super) fn batcher(&self) -> &Batcher<Executor> {
+        &self.batcher
+    }
+}
+
+/// Runners of a model, warm, and the providers that they use.
+fn open(entry: &ModelEntry, library: &Library, options: &LoadOptions) -> Result<(Vec<ModelRunner>, String), LoadError> {
+    if options.verify {
+        entry.verify().map_err(LoadError::Files)?;
+    }
+    let model =
+        RuntimeModel::open(&entry.dir, &entry.manifest, &options.runtime, library, GRAPH_TOOLS).map_err(LoadError::Runtime)?;
+    let mut providers = Vec::new();
+    let mut runners = Vec::with_capacity(options.runtime.instances.max(1));
+    for _ in 0..options.runtime.instances.max(1) {
+        let mut runner = model.runner();
+        for [height, width] in warm_up_sizes(&entry.manifest, &options.warm_up) {
+            providers = runner.warm_up(&model.default_key(height, width)).map_err(LoadError::Runtime)?;
+        }
+        runners.push(runner);
+    }
+    Ok((runners, providers.join(", ")))
+}
+
+/// The default size of the model, as a square where it depends on the image, and the configured ones, in patch multiples.
+fn warm_up_sizes(manifest: &Manifest, configured: &[[u32; 2]]) -> Vec<[u32; 2]> {
+    if let Some(baked) = manifest.backbone.baked_size {
+        return vec![baked];
+    }
+    let patch = manifest.architecture.patch.max(1);
+    let default = match manifest.preprocess.resize {
+        ResizePolicy::Exact { height, width } | ResizePolicy::Letterbox { height, width } => [height, width],
+        ResizePolicy::ShortSide { pixels } => [pixels; 2],
+        ResizePolicy::Native => [16 * patch; 2],
+    };
+    let snap = |side: u32| (side / patch).max(1).saturating_mul(patch);
+    std::iter::once(default).chain(configured.iter().copied()).map(|size| size.map(snap)).collect()
+}
+
+/// Opens a model directory and runs it once, as a server with default settings would.
+///
+/// # Errors
+/// When the runtime is not there, or the model does not run.
+pub fn check_runs(entry: &ModelEntry, library: Option<&Path>) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+    let library = Library::load(None, library)?;
+    let model = RuntimeModel::open(&entry.dir, &entry.manifest, &RuntimeConfig::default(), &library, GRAPH_TOOLS)?;
+    let patch = entry.manifest.architecture.patch;
+    let [height, width] = entry.manifest.backbone.baked_size.unwrap_or([2 * patch, 3 * patch]);
+    let mut runner = model.runner();
+    runner.warm_up(&model.default_key(height, width))?;
+    if let Some(lift) = &entry.manifest.lift {
+        let key = RunKey { height, width, tap: lift.tap, lift_passes: 1, cls: true, registers: false };
+        runner.warm_up(&key)?;
+    }
+    Ok(())
+}
+
+/// Hears the batcher for the metrics.
+#[derive(Debug)]
+struct Recorder {
+    model: String,
+}
+
+impl Observer for Recorder {
+    fn launched(&self, _key: &dyn Debug, batch_size: usize, _longest_wait: Duration) {
+        record::batch(&self.model, batch_size);
+    }
+
+    fn refused(&self, _reason: &BatchError) {
+        record::dropped(&self.model, "refused");
+    }
+
+    fn expired(&self) {
+        record::dropped(&self.model, "expired");
+    }
+
+    fn cancelled(&self) {
+        record::dropped(&self.model, "cancelled");
+    }
+}

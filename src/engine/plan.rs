@@ -1,0 +1,137 @@
+//! Fits a request to a model: which activations, how many passes, which resize. Everything that can be refused without
+//! looking at the image is refused here.
+
+use crate::{
+    engine::{
+        InferError,
+        limits::{Limits, MAX_LIFT_PASSES},
+        request::{ExtractRequest, Part},
+    },
+    manifest::{Manifest, ResizePolicy, Tap},
+    preprocess::Recipe,
+};
+
+/// A request that fits its model.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Plan {
+    /// Facet and block.
+    pub tap: Tap,
+    /// LiFT passes.
+    pub lift_passes: u32,
+    /// Image preparation.
+    pub recipe: Recipe,
+    /// Things the caller should know.
+    pub warnings: Vec<String>,
+}
+
+impl Plan {
+    /// Fits `request` to the model described by `manifest`.
+    ///
+    /// # Errors
+    /// [`InferError::InvalidArgument`] with the field that does not fit.
+    pub fn new(request: &ExtractRequest, manifest: &Manifest, limits: &Limits) -> Result<Self, InferError> {
+        let tap = choose_tap(request, manifest)?;
+        let lift_passes = choose_lift_passes(request, manifest, tap)?;
+        check_registers(request, manifest)?;
+        check_points(request, limits)?;
+        Ok(Self { tap, lift_passes, recipe: recipe(request, manifest, limits), warnings: warnings(lift_passes) })
+    }
+
+    /// Values of the map for an input of `height` x `width` pixels, before any part is selected.
+    #[must_use]
+    pub fn n_output_values(&self, height: u32, width: u32, manifest: &Manifest) -> u64 {
+        let patch = u64::from(manifest.architecture.patch);
+        let n_cells = (u64::from(height) / patch) * (u64::from(width) / patch);
+        (n_cells * u64::from(manifest.architecture.width)) << (2 * self.lift_passes)
+    }
+}
+
+fn choose_tap(request: &ExtractRequest, manifest: &Manifest) -> Result<Tap, InferError> {
+    let backbone = &manifest.backbone;
+    let tap =
+        Tap { facet: request.facet.unwrap_or(backbone.default.facet), layer: request.layer.unwrap_or(backbone.default.layer) };
+    if !backbone.facets.contains(&tap.facet) {
+        let offered = list(backbone.facets.iter().map(|facet| facet.name()));
+        return Err(InferError::invalid(
+            "features.facet",
+            format!("{} is not offered by {}: it has {offered}", tap.facet, manifest.name),
+        ));
+    }
+    if !backbone.layers.contains(&tap.layer) {
+        let offered = list(backbone.layers.iter());
+        return Err(InferError::invalid(
+            "features.layer",
+            format!("block {} is not offered by {}: it has {offered} (0-based)", tap.layer, manifest.name),
+        ));
+    }
+    Ok(tap)
+}
+
+fn choose_lift_passes(request: &ExtractRequest, manifest: &Manifest, tap: Tap) -> Result<u32, InferError> {
+    const FIELD: &str = "features.lift_passes";
+    let fits = manifest.lift.as_ref().is_some_and(|lift| lift.tap == tap);
+    let n_passes = request.lift_passes.unwrap_or(u32::from(fits));
+    if n_passes > MAX_LIFT_PASSES {
+        return Err(InferError::invalid(FIELD, format!("{n_passes} passes asked for, the limit is {MAX_LIFT_PASSES}")));
+    }
+    if n_passes > 0 && !fits {
+        return Err(InferError::invalid(
+            FIELD,
+            match &manifest.lift {
+                None => format!("{} has no LiFT head: only 0 passes are possible", manifest.name),
+                Some(lift) => format!("the LiFT head of {} takes the {} only, not the {tap}", manifest.name, lift.tap),
+            },
+        ));
+    }
+    Ok(n_passes)
+}
+
+fn check_registers(request: &ExtractRequest, manifest: &Manifest) -> Result<(), InferError> {
+    if request.register_tokens && manifest.architecture.registers == 0 {
+        return Err(InferError::invalid("features.register_tokens", format!("{} has no register tokens", manifest.name)));
+    }
+    Ok(())
+}
+
+fn check_points(request: &ExtractRequest, limits: &Limits) -> Result<(), InferError> {
+    let Part::Points(points) = &request.part else { return Ok(()) };
+    if points.len() > limits.max_points as usize {
+        return Err(InferError::invalid(
+            "features.points",
+            format!("{} points asked for, the limit is {} (limits.max_points)", points.len(), limits.max_points),
+        ));
+    }
+    Ok(())
+}
+
+fn recipe(request: &ExtractRequest, manifest: &Manifest, limits: &Limits) -> Recipe {
+    let resize = match manifest.backbone.baked_size {
+        // A graph with one baked size takes nothing else; an explicit request for another size is refused by its own check.
+        Some([height, width]) if request.resize.is_none() => ResizePolicy::Exact { height, width },
+        _ => request.resize.unwrap_or(manifest.preprocess.resize),
+    };
+    Recipe {
+        resize,
+        interpolation: request.interpolation.unwrap_or(manifest.preprocess.interpolation),
+        crop: request.crop,
+        patch: manifest.architecture.patch,
+        fill: manifest.preprocess.mean.map(mean_colour),
+        max_input_pixels: limits.max_input_pixels,
+    }
+}
+
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "clamped to the range of u8")]
+fn mean_colour(mean: f32) -> u8 {
+    (mean * 255.0).round().clamp(0.0, 255.0) as u8
+}
+
+fn warnings(lift_passes: u32) -> Vec<String> {
+    if lift_passes <= 2 {
+        return Vec::new();
+    }
+    vec![format!("{lift_passes} LiFT passes: the head was trained for one; detail beyond two passes is extrapolated")]
+}
+
+fn list<T: ToString>(items: impl Iterator<Item = T>) -> String {
+    items.map(|item| item.to_string()).collect::<Vec<_>>().join(", ")
+}

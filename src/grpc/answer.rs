@@ -1,0 +1,218 @@
+//! The engine's answers into protobuf messages.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use crate::{
+    engine::{Engine, Extracted, Limits, LoadedModel, MAX_LIFT_PASSES, Timing},
+    manifest::{Facet, Interpolation, Manifest, PositionVariant, Precision, ResizePolicy, Tap},
+    pb::v1 as pb,
+    postprocess::{DType, Layout},
+    tensor::F32View,
+};
+
+/// One message with the whole tensor.
+#[must_use]
+pub fn response(extracted: Extracted) -> pb::ExtractResponse {
+    let header = header(&extracted);
+    pb::ExtractResponse { header: Some(header), data: extracted.tensor.data }
+}
+
+/// Everything about an answer but the tensor.
+#[must_use]
+pub fn header(extracted: &Extracted) -> pb::FeatureHeader {
+    let manifest = extracted.model.manifest();
+    let extent = extracted.extent;
+    let n_points = if extracted.tensor.dims.len() == 2 { extracted.tensor.dims[0] } else { 0 };
+    let normalize = extracted.l2_normalize;
+    pb::FeatureHeader {
+        model: manifest.name.clone(),
+        version: manifest.version.to_string(),
+        digest: extracted.model.digest().to_owned(),
+        facet: facet(extracted.tap.facet) as i32,
+        layer: extracted.tap.layer,
+        lift_passes: extracted.lift_passes,
+        dtype: dtype(extracted.dtype) as i32,
+        layout: layout(extracted.layout) as i32,
+        rows: to_u32(extent.rows),
+        cols: to_u32(extent.cols),
+        channels: manifest.architecture.width,
+        n_points: to_u32(n_points),
+        grid_rows: to_u32(extracted.grid[0]),
+        grid_cols: to_u32(extracted.grid[1]),
+        row_offset: to_u32(extent.row),
+        col_offset: to_u32(extent.col),
+        input: Some(size(extracted.geometry.input_size())),
+        original: Some(size(extracted.geometry.original_size())),
+        stride: extracted.stride,
+        grid_to_image: Some(affine(extracted)),
+        scale: extracted.tensor.scale.clone(),
+        data_bytes: extracted.tensor.data.len() as u64,
+        warnings: extracted.warnings.clone(),
+        timing: Some(timing(&extracted.timing)),
+        cls_token: extracted.cls_token.as_ref().map(|tokens| token_bytes(tokens, manifest, normalize)).unwrap_or_default(),
+        register_tokens: extracted
+            .register_tokens
+            .as_ref()
+            .map(|tokens| token_bytes(tokens, manifest, normalize))
+            .unwrap_or_default(),
+    }
+}
+
+/// Centres of the returned cells in pixels of the original image.
+fn affine(extracted: &Extracted) -> pb::Affine {
+    let centre = |row: usize, col: usize| extracted.geometry.cell_centre(row, col, extracted.stride);
+    let (row, col) = (extracted.extent.row, extracted.extent.col);
+    let [x0, y0] = centre(row, col);
+    let [x1, y1] = centre(row + 1, col + 1);
+    pb::Affine { x0, dx: x1 - x0, y0, dy: y1 - y0 }
+}
+
+fn timing(timing: &Timing) -> pb::Timing {
+    let ms = |duration: Duration| duration.as_secs_f64() * 1e3;
+    pb::Timing {
+        decode_ms: ms(timing.decode),
+        resize_ms: ms(timing.resize),
+        queue_ms: ms(timing.queue),
+        backbone_ms: ms(timing.backbone),
+        lift_ms: ms(timing.lift),
+        postprocess_ms: ms(timing.postprocess),
+        total_ms: ms(timing.total),
+        batch_size: to_u32(timing.batch_size),
+    }
+}
+
+/// CLS or register tokens as little-endian f32.
+fn token_bytes(tokens: &F32View, manifest: &Manifest, normalize: bool) -> Bytes {
+    let mut bytes = Vec::with_capacity(tokens.len() * size_of::<f32>());
+    for token in tokens.chunks(manifest.architecture.width as usize) {
+        let norm = token.iter().map(|value| f64::from(*value).powi(2)).sum::<f64>().sqrt();
+        let factor = if normalize && norm > 0.0 { 1.0 / norm } else { 1.0 };
+        #[expect(clippy::cast_possible_truncation, reason = "back to the precision it came in")]
+        token.iter().for_each(|value| bytes.extend_from_slice(&((f64::from(*value) * factor) as f32).to_le_bytes()));
+    }
+    bytes.into()
+}
+
+/// What clients may know of a model.
+#[must_use]
+pub fn model(model: &LoadedModel, engine: &Engine, max_message_bytes: usize) -> pb::Model {
+    let Manifest { architecture, preprocess, backbone, .. } = model.manifest();
+    let manifest = model.manifest();
+    pb::Model {
+        name: manifest.name.clone(),
+        version: manifest.version.to_string(),
+        digest: model.digest().to_owned(),
+        is_default: engine.is_default(model),
+        description: manifest.provenance.description.clone(),
+        architecture: architecture.family.clone(),
+        patch_size: architecture.patch,
+        channels: architecture.width,
+        depth: architecture.depth,
+        heads: architecture.heads,
+        registers: architecture.registers,
+        parameters: architecture.parameters,
+        facets: backbone.facets.iter().map(|item| facet(*item) as i32).collect(),
+        layers: backbone.layers.clone(),
+        default_facet: facet(backbone.default.facet) as i32,
+        default_layer: backbone.default.layer,
+        mean: preprocess.mean.to_vec(),
+        std: preprocess.std.to_vec(),
+        interpolation: interpolation(preprocess.interpolation) as i32,
+        default_resize: Some(default_resize(manifest)),
+        position_interpolation: variant(manifest.position.variant).to_owned(),
+        precision: precision(backbone.precision).to_owned(),
+        provider: model.provider().to_owned(),
+        lift: manifest.lift.as_ref().map(|lift| lift_head(lift.form.name(), lift.tap, lift.parameters)),
+        license: manifest.provenance.license.clone(),
+        limits: Some(limits(engine.limits(), max_message_bytes)),
+    }
+}
+
+fn lift_head(form: &str, tap: Tap, parameters: u64) -> pb::LiftHead {
+    pb::LiftHead { form: form.to_owned(), facet: facet(tap.facet) as i32, layer: tap.layer, parameters }
+}
+
+fn default_resize(manifest: &Manifest) -> pb::Preprocess {
+    let policy = match manifest.backbone.baked_size {
+        Some([height, width]) => ResizePolicy::Exact { height, width },
+        None => manifest.preprocess.resize,
+    };
+    let resize = match policy {
+        ResizePolicy::Exact { height, width } => pb::preprocess::Resize::Exact(pb::Size { height, width }),
+        ResizePolicy::ShortSide { pixels } => pb::preprocess::Resize::ShortSide(pixels),
+        ResizePolicy::Letterbox { height, width } => pb::preprocess::Resize::Letterbox(pb::Size { height, width }),
+        ResizePolicy::Native => pb::preprocess::Resize::Native(true),
+    };
+    pb::Preprocess { interpolation: interpolation(manifest.preprocess.interpolation) as i32, crop: None, resize: Some(resize) }
+}
+
+fn limits(limits: &Limits, max_message_bytes: usize) -> pb::Limits {
+    pb::Limits {
+        max_image_bytes: limits.max_image_bytes,
+        max_image_pixels: limits.max_image_pixels,
+        max_input_pixels: limits.max_input_pixels,
+        max_message_bytes: max_message_bytes as u64,
+        max_lift_passes: MAX_LIFT_PASSES,
+        max_points: limits.max_points,
+    }
+}
+
+fn facet(facet: Facet) -> pb::Facet {
+    match facet {
+        Facet::Key => pb::Facet::Key,
+        Facet::Query => pb::Facet::Query,
+        Facet::Value => pb::Facet::Value,
+        Facet::Token => pb::Facet::Token,
+        Facet::NormToken => pb::Facet::NormToken,
+    }
+}
+
+fn dtype(dtype: DType) -> pb::DType {
+    match dtype {
+        DType::F32 => pb::DType::DtypeF32,
+        DType::F16 => pb::DType::DtypeF16,
+        DType::I8 => pb::DType::DtypeI8,
+    }
+}
+
+fn layout(layout: Layout) -> pb::Layout {
+    match layout {
+        Layout::Hwc => pb::Layout::Hwc,
+        Layout::Chw => pb::Layout::Chw,
+    }
+}
+
+fn interpolation(interpolation: Interpolation) -> pb::Interpolation {
+    match interpolation {
+        Interpolation::Nearest => pb::Interpolation::Nearest,
+        Interpolation::Bilinear => pb::Interpolation::Bilinear,
+        Interpolation::Bicubic => pb::Interpolation::Bicubic,
+        Interpolation::Lanczos => pb::Interpolation::Lanczos,
+    }
+}
+
+fn variant(variant: PositionVariant) -> &'static str {
+    match variant {
+        PositionVariant::Offset => "offset",
+        PositionVariant::Antialias => "antialias",
+        PositionVariant::Exact => "exact",
+    }
+}
+
+fn precision(precision: Precision) -> &'static str {
+    match precision {
+        Precision::Fp32 => "fp32",
+        Precision::Fp16 => "fp16",
+    }
+}
+
+fn size((height, width): (u32, u32)) -> pb::Size {
+    pb::Size { height, width }
+}
+
+/// Extents of tensors fit `u32`: the limits on pixels and points see to that.
+fn to_u32(value: usize) -> u32 {
+    u32::try_from(value).unwrap_or(u32::MAX)
+}

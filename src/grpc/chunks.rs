@@ -1,0 +1,64 @@
+//! Chunked answers: a header, then bands of the tensor that fit any client's receive limit.
+
+use crate::{
+    engine::Extracted,
+    grpc::answer,
+    pb::v1 as pb,
+    postprocess::{BandRange, bands, crc32},
+};
+
+/// Most bytes of tensor in one message. Clients receive 4 MiB by default; 1 MiB leaves room for the rest of the message and
+/// lets the first band arrive early.
+pub const MAX_BAND_BYTES: usize = 1 << 20;
+
+/// The parts of an answer, in order. Bands are slices of the one tensor: no copy is made here.
+#[derive(Debug)]
+pub struct Chunks {
+    extracted: Extracted,
+    bands: Vec<BandRange>,
+    /// 0 is the header, `i + 1` is band `i`.
+    next: usize,
+}
+
+impl Chunks {
+    /// Splits an answer.
+    #[must_use]
+    pub fn new(extracted: Extracted) -> Self {
+        let bands = bands(&extracted.tensor.dims, extracted.dtype, MAX_BAND_BYTES);
+        Self { extracted, bands, next: 0 }
+    }
+
+    fn header(&self) -> pb::ExtractChunk {
+        let header = pb::ChunkedHeader {
+            header: Some(answer::header(&self.extracted)),
+            n_bands: u32::try_from(self.bands.len()).unwrap_or(u32::MAX),
+        };
+        pb::ExtractChunk { part: Some(pb::extract_chunk::Part::Header(header)) }
+    }
+
+    fn band(&self, range: &BandRange) -> pb::ExtractChunk {
+        let data = self.extracted.tensor.data.slice(range.byte_range.clone());
+        let to_u32 = |value: usize| u32::try_from(value).unwrap_or(u32::MAX);
+        let band = pb::Band {
+            index: to_u32(range.index),
+            begin: to_u32(range.begin),
+            count: to_u32(range.count),
+            crc32: crc32(&data),
+            data,
+        };
+        pb::ExtractChunk { part: Some(pb::extract_chunk::Part::Band(band)) }
+    }
+}
+
+impl Iterator for Chunks {
+    type Item = pb::ExtractChunk;
+
+    fn next(&mut self) -> Option<pb::ExtractChunk> {
+        let part = match self.next {
+            0 => self.header(),
+            idx => self.band(self.bands.get(idx - 1)?),
+        };
+        self.next += 1;
+        Some(part)
+    }
+}

@@ -1,0 +1,115 @@
+//! The outermost layer of every call: starts the clock, opens the span, and words the refusal of oversized messages.
+
+use std::time::Duration;
+
+use axum::{extract::Request, middleware::Next, response::Response};
+use http::{HeaderMap, HeaderValue};
+use tokio::time::Instant;
+use tracing::{Instrument as _, Span, field, info_span};
+
+use crate::{engine::Clock, telemetry::record};
+
+/// Longest deadline that is honoured; a larger one counts as none.
+const MAX_TIMEOUT: Duration = Duration::from_secs(24 * 60 * 60);
+/// gRPC codes as they stand in headers.
+const OUT_OF_RANGE: &str = "11";
+const RESOURCE_EXHAUSTED: HeaderValue = HeaderValue::from_static("8");
+
+/// Runs one call.
+pub async fn edge(mut request: Request, next: Next) -> Response {
+    let arrived = Instant::now();
+    let deadline = timeout(request.headers()).filter(|timeout| *timeout < MAX_TIMEOUT).map(|timeout| arrived + timeout);
+    request.extensions_mut().insert(Clock { arrived, deadline });
+    let span = span(&request);
+    let _in_flight = record::call_began();
+    let mut response = next.run(request).instrument(span).await;
+    explain_message_limit(response.headers_mut());
+    response
+}
+
+fn span(request: &Request) -> Span {
+    let span = info_span!("request", rpc = request.uri().path(), trace_id = field::Empty, parent_id = field::Empty);
+    if let Some((trace_id, parent_id)) = traceparent(request.headers()) {
+        span.record("trace_id", trace_id).record("parent_id", parent_id);
+    }
+    span
+}
+
+/// Trace and parent ids of a W3C `traceparent` header (version 00: `00-<32 hex>-<16 hex>-<2 hex>`).
+fn traceparent(headers: &HeaderMap) -> Option<(&str, &str)> {
+    let parts: Vec<&str> = headers.get("traceparent")?.to_str().ok()?.split('-').collect();
+    let [_version, trace_id, parent_id, _flags] = parts[..] else { return None };
+    let is_id = |id: &str, len: usize| {
+        id.len() == len && id.bytes().all(|byte| byte.is_ascii_hexdigit()) && id.bytes().any(|byte| byte != b'0')
+    };
+    (is_id(trace_id, 32) && is_id(parent_id, 16)).then_some((trace_id, parent_id))
+}
+
+/// The caller's `grpc-timeout`: up to eight digits and a unit (gRPC over HTTP/2, "Timeout"). A malformed one counts as none.
+fn timeout(headers: &HeaderMap) -> Option<Duration> {
+    let text = headers.get("grpc-timeout")?.to_str().ok()?;
+    let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
+    if digits.is_empty() || digits.len() > 8 || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
+        return None;
+    }
+    let count: u64 = digits.parse().ok()?;
+    match unit {
+        "H" => Some(Duration::from_secs(count * 3600)),
+        "M" => Some(Duration::from_secs(count * 60)),
+        "S" => Some(Duration::from_secs(count)),
+        "m" => Some(Duration::from_millis(count)),
+        "u" => Some(Duration::from_micros(count)),
+        "n" => Some(Duration::from_nanos(count)),
+        _ => None,
+    }
+}
+
+/// A request message over the limit is refused by the codec with OUT_OF_RANGE; other gRPC servers say RESOURCE_EXHAUSTED, and
+/// clients know that code. Nothing else in this service answers OUT_OF_RANGE.
+fn explain_message_limit(headers: &mut HeaderMap) {
+    if headers.get("grpc-status").is_some_and(|status| status == OUT_OF_RANGE) {
+        headers.insert("grpc-status", RESOURCE_EXHAUSTED);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+
+    use super::*;
+
+    fn headers(name: &'static str, value: &str) -> HeaderMap {
+        HeaderMap::from_iter([(http::HeaderName::from_static(name), value.parse().unwrap())])
+    }
+
+    #[test]
+    fn timeouts_are_read_in_every_unit_and_malformed_ones_ignored() {
+        let cases = [
+            ("2H", Some(Duration::from_secs(7200))),
+            ("3M", Some(Duration::from_secs(180))),
+            ("5S", Some(Duration::from_secs(5))),
+            ("250m", Some(Duration::from_millis(250))),
+            ("99999999u", Some(Duration::from_micros(99_999_999))),
+            ("7n", Some(Duration::from_nanos(7))),
+            ("", None),
+            ("5", None),
+            ("S", None),
+            ("123456789S", None),
+            ("-1S", None),
+            ("5s", None),
+        ];
+        for (text, expected) in cases {
+            assert_eq!(timeout(&headers("grpc-timeout", text)), expected, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn trace_ids_come_from_a_valid_traceparent_only() {
+        let valid = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+        let parsed = headers("traceparent", valid);
+        assert_eq!(traceparent(&parsed), Some(("4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7")));
+        for bad in ["", "00-xyz-00f067aa0ba902b7-01", "00-00000000000000000000000000000000-00f067aa0ba902b7-01"] {
+            assert_eq!(traceparent(&headers("traceparent", bad)), None, "{bad:?}");
+        }
+    }
+}

@@ -1,0 +1,85 @@
+//! The gRPC boundary: the only module, beside the client, that knows protobuf types and tonic.
+//!
+//! In: HTTP/2 connections. Out: calls of [`Engine::extract`] and their answers as messages. Called by `server`.
+
+mod answer;
+mod chunks;
+mod convert;
+mod edge;
+mod listener;
+mod service;
+mod status;
+mod stream;
+
+use std::sync::Arc;
+
+use axum::{Router, middleware};
+use tonic::service::Routes;
+use tonic_health::{ServingStatus, server::HealthReporter};
+use tonic_reflection::server::Builder as Reflection;
+
+pub use chunks::MAX_BAND_BYTES;
+pub use listener::{GrpcConfig, Listener};
+pub use service::DenseVisionService;
+
+use thiserror::Error;
+
+use crate::{
+    engine::Engine,
+    pb::{FILE_DESCRIPTOR_SET, v1::dense_vision_server::DenseVisionServer},
+};
+
+/// Name of the service, as in health checks.
+pub const SERVICE_NAME: &str = "densevit.v1.DenseVision";
+
+/// Health as the `grpc.health.v1` service tells it: the server as a whole (""), the service, and each model as `models/NAME`.
+#[derive(Clone)]
+pub struct Health(HealthReporter);
+
+impl std::fmt::Debug for Health {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Health")
+    }
+}
+
+impl Health {
+    /// Tells whether `models` and the service answer requests.
+    pub async fn set_serving(&self, models: &[String], is_serving: bool) {
+        let status = if is_serving { ServingStatus::Serving } else { ServingStatus::NotServing };
+        for model in models {
+            self.0.set_service_status(format!("models/{model}"), status).await;
+        }
+        self.0.set_service_status(SERVICE_NAME, status).await;
+        self.0.set_service_status("", status).await;
+    }
+}
+
+/// Why the services could not be set up.
+#[derive(Debug, Error)]
+pub enum GrpcError {
+    /// The descriptor set of the build cannot be decoded.
+    #[error("cannot set up reflection")]
+    Reflection(#[from] tonic_reflection::server::Error),
+}
+
+/// All services of the port: DenseVision, health, reflection (v1 and v1alpha).
+///
+/// # Errors
+/// When the descriptor set of the build cannot be decoded.
+pub fn router(engine: Arc<Engine>, config: &GrpcConfig) -> Result<(Router, Health), GrpcError> {
+    let (reporter, health_service) = tonic_health::server::health_reporter();
+    let service = DenseVisionService::new(engine, config.max_message_bytes);
+    let dense_vision =
+        DenseVisionServer::new(service).max_decoding_message_size(config.max_message_bytes).max_encoding_message_size(usize::MAX);
+    let reflection = || {
+        Reflection::configure()
+            .register_encoded_file_descriptor_set(FILE_DESCRIPTOR_SET)
+            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+    };
+    let routes = Routes::new(dense_vision)
+        .add_service(health_service)
+        .add_service(reflection().build_v1()?)
+        .add_service(reflection().build_v1alpha()?);
+    let router = routes.into_axum_router().layer(middleware::from_fn(edge::edge));
+    Ok((router, Health(reporter)))
+}

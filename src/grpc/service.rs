@@ -1,0 +1,109 @@
+//! The `DenseVision` service: unwrap the request, call the engine, convert the answer.
+
+use std::{pin::Pin, sync::Arc};
+
+use futures_util::stream::{self, Stream};
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::task::AbortOnDropHandle;
+use tonic::{Request, Response, Status, Streaming};
+use tracing::{Instrument as _, Span};
+
+use crate::{
+    engine::{Clock, Engine, Extracted, InferError},
+    grpc::{answer, chunks::Chunks, convert, status::status, stream as bidirectional},
+    pb::v1::{self as pb, dense_vision_server::DenseVision},
+    telemetry::record,
+};
+
+/// Messages of a bidirectional call that wait for the client to read them.
+const OUTBOUND_MESSAGES: usize = 2;
+
+/// gRPC adapter over the engine.
+#[derive(Clone, Debug)]
+pub struct DenseVisionService {
+    engine: Arc<Engine>,
+    max_message_bytes: usize,
+}
+
+impl DenseVisionService {
+    /// A service over `engine`; `max_message_bytes` is only told to clients here.
+    #[must_use]
+    pub fn new(engine: Arc<Engine>, max_message_bytes: usize) -> Self {
+        Self { engine, max_message_bytes }
+    }
+
+    async fn extract_one(&self, method: &'static str, request: Request<pb::ExtractRequest>) -> Result<Extracted, Status> {
+        let clock = clock(&request);
+        let outcome = match convert::extract_request(request.into_inner()) {
+            Ok(request) => self.engine.extract(request, clock).await,
+            Err(error) => Err(error),
+        };
+        observe(method, clock, &outcome);
+        outcome.map_err(|error| status(&error))
+    }
+}
+
+/// Records what became of a request.
+pub(super) fn observe(rpc: &'static str, clock: Clock, outcome: &Result<Extracted, InferError>) {
+    let total = clock.arrived.elapsed();
+    match outcome {
+        Ok(done) => record::request(rpc, total, Ok(&done.timing.stages())),
+        Err(error) => record::request(rpc, total, Err(error.code().label())),
+    }
+}
+
+/// When the request came, as the outermost layer saw it.
+fn clock<T>(request: &Request<T>) -> Clock {
+    request.extensions().get::<Clock>().copied().unwrap_or_else(Clock::unlimited)
+}
+
+/// A boxed stream of answers.
+type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+
+#[tonic::async_trait]
+impl DenseVision for DenseVisionService {
+    type ExtractChunkedStream = Answers<pb::ExtractChunk>;
+    type ExtractStreamStream = Answers<pb::ExtractStreamResponse>;
+
+    async fn extract(&self, request: Request<pb::ExtractRequest>) -> Result<Response<pb::ExtractResponse>, Status> {
+        let extracted = self.extract_one("Extract", request).await?;
+        Ok(Response::new(answer::response(extracted)))
+    }
+
+    async fn extract_chunked(
+        &self,
+        request: Request<pb::ExtractRequest>,
+    ) -> Result<Response<Self::ExtractChunkedStream>, Status> {
+        let extracted = self.extract_one("ExtractChunked", request).await?;
+        let chunks = stream::iter(Chunks::new(extracted).map(Ok));
+        Ok(Response::new(Box::pin(chunks)))
+    }
+
+    async fn extract_stream(
+        &self,
+        request: Request<Streaming<pb::ExtractStreamRequest>>,
+    ) -> Result<Response<Self::ExtractStreamStream>, Status> {
+        let clock = clock(&request);
+        let (outbound, answers) = mpsc::channel(OUTBOUND_MESSAGES);
+        let call = bidirectional::serve(Arc::clone(&self.engine), request.into_inner(), outbound, clock);
+        let task = AbortOnDropHandle::new(tokio::spawn(call.instrument(Span::current())));
+        // The task lives as long as the stream of answers: a client that leaves takes its requests along.
+        let answers = stream::unfold((ReceiverStream::new(answers), task), |(mut answers, task)| async move {
+            let answer = futures_util::StreamExt::next(&mut answers).await?;
+            Some((answer, (answers, task)))
+        });
+        Ok(Response::new(Box::pin(answers)))
+    }
+
+    async fn list_models(&self, _request: Request<pb::ListModelsRequest>) -> Result<Response<pb::ListModelsResponse>, Status> {
+        let models = self.engine.models().map(|model| answer::model(model, &self.engine, self.max_message_bytes)).collect();
+        Ok(Response::new(pb::ListModelsResponse { models }))
+    }
+
+    async fn get_model(&self, request: Request<pb::GetModelRequest>) -> Result<Response<pb::Model>, Status> {
+        let selector = convert::model_selector(request.into_inner().model);
+        let model = self.engine.model(&selector).map_err(|error| status(&error))?;
+        Ok(Response::new(answer::model(&model, &self.engine, self.max_message_bytes)))
+    }
+}

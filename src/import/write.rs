@@ -1,0 +1,200 @@
+//! Writes the files of a model directory.
+
+use std::{
+    fs::{self, File},
+    path::{Path, PathBuf},
+};
+
+use safetensors::{Dtype, serialize_to_file, tensor::TensorView};
+
+use crate::{
+    graph::{Baked, LiftOptions, VitOptions, build_lift, build_vit, lift_parameters, position},
+    import::{HeadOptions, ImportError, ImportOptions, write_failed},
+    manifest::{
+        BackboneFile, FORMAT, Facet, LiftFile, LiftForm, MANIFEST_FILE, Manifest, PositionSpec, PreprocessSpec, Provenance, Tap,
+        sha256_file,
+    },
+    onnx::{self, OPSET},
+    weights::{self, ChannelOrder, Recognised, assemble_lift},
+};
+
+/// Weights above this go to a file of their own: protobuf messages end at 2 GiB.
+const MAX_INLINE_BYTES: u64 = 1 << 30;
+
+/// Writes graphs, position table and manifest into `dir`.
+pub(super) fn model(recognised: &Recognised, options: &ImportOptions, dir: &Path) -> Result<(), ImportError> {
+    let depth = recognised.weights.arch.depth;
+    let layers = layers(options, depth)?;
+    let last = depth.saturating_sub(1);
+    let head_tap = options.head.as_ref().map(|head| head.tap.unwrap_or(Tap { facet: Facet::Key, layer: last }));
+    let default = options.default.or(head_tap).unwrap_or(Tap { facet: Facet::NormToken, layer: last });
+    let position = write_position(recognised, dir)?;
+    let backbone = write_backbone(recognised, options, (layers, default), dir)?;
+    let lift = match (&options.head, head_tap) {
+        (Some(head), Some(tap)) => Some(write_lift(recognised, options, (head, tap), &backbone.sha256, dir)?),
+        _ => None,
+    };
+    let manifest = Manifest {
+        format: FORMAT,
+        name: options.name.clone(),
+        version: options.version,
+        architecture: recognised.weights.arch.clone(),
+        preprocess: PreprocessSpec {
+            mean: options.mean,
+            std: options.std,
+            interpolation: options.interpolation,
+            resize: options.resize,
+        },
+        position,
+        backbone,
+        lift,
+        provenance: provenance(recognised, options)?,
+    };
+    let text = toml::to_string(&manifest).map_err(|error| write_failed(dir, std::io::Error::other(error)))?;
+    let path = dir.join(MANIFEST_FILE);
+    fs::write(&path, text).map_err(|source| write_failed(&path, source))?;
+    sync(dir)
+}
+
+fn layers(options: &ImportOptions, depth: u32) -> Result<Vec<u32>, ImportError> {
+    let mut layers = options.layers.clone().unwrap_or_else(|| (0..depth).collect());
+    layers.sort_unstable();
+    layers.dedup();
+    match layers.iter().find(|layer| **layer >= depth) {
+        None if layers.is_empty() => Err(ImportError::Option { option: "--layers", problem: "names no block".into() }),
+        None => Ok(layers),
+        Some(layer) => {
+            Err(ImportError::Option { option: "--layers", problem: format!("block {layer} of {depth} (0-based) does not exist") })
+        }
+    }
+}
+
+fn write_position(recognised: &Recognised, dir: &Path) -> Result<PositionSpec, ImportError> {
+    let table = &recognised.weights.position;
+    let (rows, cols, _width) = table.dim();
+    let file = "position.safetensors";
+    let path = dir.join(file);
+    let bytes: Vec<u8> = table.iter().flat_map(|value| value.to_le_bytes()).collect();
+    let view = TensorView::new(Dtype::F32, table.shape().to_vec(), &bytes);
+    let written = view.and_then(|view| serialize_to_file([("position", view)], None, &path));
+    written.map_err(|error| write_failed(&path, std::io::Error::other(error)))?;
+    let to_u32 = |value: usize| u32::try_from(value).unwrap_or(u32::MAX);
+    Ok(PositionSpec {
+        file: file.to_owned(),
+        sha256: digest(&path)?,
+        native_grid: [to_u32(rows), to_u32(cols)],
+        variant: recognised.variant,
+    })
+}
+
+fn write_backbone(
+    recognised: &Recognised,
+    options: &ImportOptions,
+    (layers, default): (Vec<u32>, Tap),
+    dir: &Path,
+) -> Result<BackboneFile, ImportError> {
+    let vit = VitOptions {
+        facets: options.facets.clone(),
+        layers: layers.clone(),
+        mean: options.mean,
+        std: options.std,
+        precision: options.precision,
+        baked: baked(recognised, options)?,
+    };
+    let file = "backbone.onnx";
+    let path = dir.join(file);
+    let model = build_vit(&recognised.weights, &vit).map_err(ImportError::Graph)?;
+    let data = onnx::save(model, &path, MAX_INLINE_BYTES).map_err(ImportError::Graph)?;
+    let external = data.map(|data| Ok([data.file_name().unwrap_or_default().to_string_lossy().into_owned(), digest(&data)?]));
+    Ok(BackboneFile {
+        file: file.to_owned(),
+        sha256: digest(&path)?,
+        external: external.into_iter().collect::<Result<_, ImportError>>()?,
+        opset: OPSET,
+        precision: options.precision,
+        baked_size: options.baked_size,
+        facets: options.facets.clone(),
+        layers,
+        default,
+    })
+}
+
+fn baked(recognised: &Recognised, options: &ImportOptions) -> Result<Option<Baked>, ImportError> {
+    let Some([height, width]) = options.baked_size else { return Ok(None) };
+    let patch = recognised.weights.arch.patch;
+    if height == 0 || width == 0 || !height.is_multiple_of(patch) || !width.is_multiple_of(patch) {
+        let problem = format!("{height} x {width} are no multiples of the patch size, {patch}");
+        return Err(ImportError::Option { option: "--bake", problem });
+    }
+    let (rows, cols) = ((height / patch) as usize, (width / patch) as usize);
+    let position = position::interpolate(recognised.weights.position.view(), rows, cols, recognised.variant);
+    Ok(Some(Baked { height, width, position }))
+}
+
+fn write_lift(
+    recognised: &Recognised,
+    options: &ImportOptions,
+    (head, tap): (&HeadOptions, Tap),
+    backbone_sha256: &str,
+    dir: &Path,
+) -> Result<LiftFile, ImportError> {
+    let arch = &recognised.weights.arch;
+    let failed = |source| ImportError::Weights { path: head.source.clone(), source };
+    let order = head.order.unwrap_or(match tap.facet {
+        // Only keys, queries and values have heads; tokens keep their order in the authors' extractor too.
+        Facet::Key | Facet::Query | Facet::Value => ChannelOrder::HeadFastest { heads: arch.heads },
+        Facet::Token | Facet::NormToken => ChannelOrder::Natural,
+    });
+    let tensors = weights::read(&head.source).map_err(failed)?;
+    let weights = assemble_lift(tensors, arch.patch, arch.width as usize, order).map_err(failed)?;
+    let file = "lift.onnx";
+    let path = dir.join(file);
+    let model =
+        build_lift(&weights, LiftOptions { patch: arch.patch, precision: options.precision }).map_err(ImportError::Graph)?;
+    onnx::save(model, &path, MAX_INLINE_BYTES).map_err(ImportError::Graph)?;
+    Ok(LiftFile {
+        file: file.to_owned(),
+        sha256: digest(&path)?,
+        form: LiftForm::Official,
+        tap,
+        backbone_sha256: backbone_sha256.to_owned(),
+        guidance: weights.guidance,
+        opset: OPSET,
+        precision: options.precision,
+        parameters: lift_parameters(u64::from(arch.width)),
+        license: head.license.clone(),
+        source: file_name(&head.source),
+    })
+}
+
+fn provenance(recognised: &Recognised, options: &ImportOptions) -> Result<Provenance, ImportError> {
+    let arch = &recognised.weights.arch;
+    let made_up = || format!("{} ViT, width {}, depth {}, patch {}", arch.family, arch.width, arch.depth, arch.patch);
+    let description = if options.description.is_empty() { made_up() } else { options.description.clone() };
+    Ok(Provenance {
+        description,
+        license: options.license.clone(),
+        source: file_name(&options.source),
+        source_sha256: digest(&options.source)?,
+        key_map: recognised.key_map.to_owned(),
+        importer: format!("{} {}", env!("CARGO_PKG_NAME"), env!("CARGO_PKG_VERSION")),
+    })
+}
+
+fn file_name(path: &Path) -> String {
+    path.file_name().unwrap_or_default().to_string_lossy().into_owned()
+}
+
+fn digest(path: &Path) -> Result<String, ImportError> {
+    sha256_file(path).map_err(|source| ImportError::Write { path: path.to_path_buf(), source })
+}
+
+/// Brings the files to the disk, so that the rename that follows never shows an empty one after a crash.
+fn sync(dir: &Path) -> Result<(), ImportError> {
+    let failed = |path: PathBuf| move |source| ImportError::Write { path, source };
+    for entry in fs::read_dir(dir).map_err(failed(dir.to_path_buf()))? {
+        let path = entry.map_err(failed(dir.to_path_buf()))?.path();
+        File::open(&path).and_then(|file| file.sync_all()).map_err(failed(path))?;
+    }
+    Ok(())
+}

@@ -1,0 +1,11 @@
+//! The generated protocol types of `proto/densevit/v1/dense_vision.proto`, behind one name.
+
+/// Package `densevit.v1`.
+pub mod v1 {
+    #![expect(missing_docs, reason = "generated code; the .proto file documents it")]
+    #![expect(clippy::allow_attributes_without_reason, reason = "generated code")]
+    tonic::include_proto!("densevit.v1");
+}
+
+/// The encoded descriptor set, for gRPC reflection.
+pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/densevit_descriptor.bin"));

@@ -1,0 +1,222 @@
+//! Composes the service: models, engine, gRPC port, admin port, and their orderly end.
+
+use std::{
+    io,
+    net::SocketAddr,
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use thiserror::Error;
+use tokio::{net::TcpListener, sync::watch, task::JoinHandle, time::sleep};
+use tracing::{info, warn};
+
+use crate::{
+    admin,
+    config::ServeConfig,
+    engine::{Engine, LoadError, LoadedModel},
+    grpc::{self, GrpcError, Health, Listener},
+    manifest::{ModelEntry, RepositoryError, scan},
+    runtime::{Library, RuntimeError, cpu_quota},
+    telemetry::{self, TelemetryError, record},
+};
+
+/// Why the server did not start.
+#[derive(Debug, Error)]
+pub enum ServerError {
+    /// A port could not be bound.
+    #[error("cannot listen on {address} ({key})")]
+    Bind {
+        /// The address.
+        address: SocketAddr,
+        /// The configuration key.
+        key: &'static str,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// ONNX Runtime is not there or a required provider does not load.
+    #[error("cannot start ONNX Runtime")]
+    Runtime(#[source] RuntimeError),
+    /// The model repository cannot be read.
+    #[error("cannot read the model repository")]
+    Repository(#[source] RepositoryError),
+    /// There is nothing to serve.
+    #[error("no model to serve: {0}")]
+    NoModel(String),
+    /// A model does not load.
+    #[error("cannot load model {name} version {version}")]
+    Load {
+        /// Its name.
+        name: String,
+        /// Its version.
+        version: u32,
+        /// Why.
+        #[source]
+        source: LoadError,
+    },
+    /// The gRPC services cannot be set up.
+    #[error("cannot set up the gRPC services")]
+    Grpc(#[source] GrpcError),
+    /// Metrics cannot be set up.
+    #[error("cannot set up telemetry")]
+    Telemetry(#[source] TelemetryError),
+}
+
+/// A server with open ports and warm models.
+#[derive(Debug)]
+pub struct Server {
+    config: ServeConfig,
+    engine: Arc<Engine>,
+    serving: JoinHandle<usize>,
+    address: SocketAddr,
+    draining: watch::Sender<bool>,
+    health: Health,
+    ready: watch::Sender<bool>,
+    admin: Option<(SocketAddr, JoinHandle<io::Result<()>>)>,
+}
+
+impl Server {
+    /// Opens the ports, loads and warms the models, and begins to serve. Until the models are warm the admin port says "not
+    /// ready" and the gRPC port takes no connections.
+    ///
+    /// # Errors
+    /// See [`ServerError`]; every port is closed again then.
+    pub async fn start(config: ServeConfig) -> Result<Self, ServerError> {
+        let (ready, ready_watch) = watch::channel(false);
+        let listener = bind_grpc(&config).await?;
+        let admin = start_admin(&config, ready_watch).await?;
+        let engine = Arc::new(load_engine(&config).await?);
+        let (app, health) = grpc::router(Arc::clone(&engine), &config.grpc).map_err(ServerError::Grpc)?;
+        let address = listener.local_addr().map_err(|source| bind_failed(config.grpc.listen, "grpc.listen", source))?;
+        let (draining, drain_watch) = watch::channel(false);
+        let budget = Duration::from_secs_f64(config.shutdown.budget_s.max(0.0));
+        let serving = tokio::spawn(listener.serve(app, drain_watch, budget));
+        let server = Self { config, engine, serving, address, draining, health, ready, admin };
+        server.set_ready(true).await;
+        Ok(server)
+    }
+
+    /// Address of the gRPC port.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Address of the admin port, if there is one.
+    #[must_use]
+    pub fn admin_address(&self) -> Option<SocketAddr> {
+        self.admin.as_ref().map(|(address, _task)| *address)
+    }
+
+    /// The engine behind the ports.
+    #[must_use]
+    pub fn engine(&self) -> Arc<Engine> {
+        Arc::clone(&self.engine)
+    }
+
+    /// Number of loaded models.
+    #[must_use]
+    pub fn n_models(&self) -> usize {
+        self.engine.models().count()
+    }
+
+    /// Serves until `stop` resolves; then tells health checks, waits `shutdown.delay_s`, refuses new calls, finishes those in
+    /// flight within `shutdown.budget_s`, and drops what is left.
+    pub async fn run(self, stop: impl Future<Output = ()>) {
+        stop.await;
+        let begun = Instant::now();
+        self.set_ready(false).await;
+        sleep(Duration::from_secs_f64(self.config.shutdown.delay_s.max(0.0))).await;
+        // Receivers live in the accept loop and its connections; none left means that all have ended.
+        let _all_ended = self.draining.send(true);
+        let n_dropped = self.serving.await.unwrap_or_default();
+        self.engine.drain(Duration::from_secs(1)).await;
+        if n_dropped > 0 {
+            warn!(n_dropped, "connections outlived the drain budget and were dropped");
+        }
+        drop(self.ready);
+        if let Some((_address, task)) = self.admin {
+            task.abort();
+        }
+        info!(drain_ms = begun.elapsed().as_millis(), "stopped");
+    }
+
+    async fn set_ready(&self, is_ready: bool) {
+        let names: Vec<String> = self.engine.models().map(|model| model.manifest().name.clone()).collect();
+        self.health.set_serving(&names, is_ready).await;
+        self.ready.send_replace(is_ready);
+        record::ready(is_ready);
+    }
+}
+
+async fn bind_grpc(config: &ServeConfig) -> Result<Listener, ServerError> {
+    let address = config.grpc.listen;
+    Listener::bind(config.grpc.clone()).await.map_err(|source| bind_failed(address, "grpc.listen", source))
+}
+
+fn bind_failed(address: SocketAddr, key: &'static str, source: io::Error) -> ServerError {
+    ServerError::Bind { address, key, source }
+}
+
+/// Address and task of the admin port.
+type Admin = (SocketAddr, JoinHandle<io::Result<()>>);
+
+async fn start_admin(config: &ServeConfig, ready: watch::Receiver<bool>) -> Result<Option<Admin>, ServerError> {
+    if !config.admin.enabled {
+        return Ok(None);
+    }
+    let metrics = telemetry::init_metrics().map_err(ServerError::Telemetry)?;
+    let failed = |source| bind_failed(config.admin.listen, "admin.listen", source);
+    let listener = TcpListener::bind(config.admin.listen).await.map_err(failed)?;
+    let address = listener.local_addr().map_err(failed)?;
+    info!("metrics and probes on http://{address}");
+    Ok(Some((address, tokio::spawn(admin::serve(listener, metrics, ready)))))
+}
+
+async fn load_engine(config: &ServeConfig) -> Result<Engine, ServerError> {
+    let entries = chosen_entries(config)?;
+    let default_model = default_model(config, &entries)?;
+    let from_environment = std::env::var_os("ORT_DYLIB_PATH").filter(|path| !path.is_empty()).map(PathBuf::from);
+    let library = Library::load(config.library.as_deref(), from_environment.as_deref()).map_err(ServerError::Runtime)?;
+    info!("{}", library.versions());
+    let options = config.load_options();
+    let mut models = Vec::with_capacity(entries.len());
+    for entry in entries {
+        let (name, version) = (entry.manifest.name.clone(), entry.manifest.version);
+        let model = LoadedModel::load(entry, &library, &options).await;
+        models.push(model.map_err(|source| ServerError::Load { name, version, source })?);
+    }
+    Ok(Engine::new(models, default_model, config.limits.clone(), cpu_quota()))
+}
+
+fn chosen_entries(config: &ServeConfig) -> Result<Vec<ModelEntry>, ServerError> {
+    let dir = &config.models.dir;
+    let mut entries = scan(dir).map_err(ServerError::Repository)?;
+    let wanted = &config.models.load;
+    if let Some(missing) = wanted.iter().find(|name| !entries.iter().any(|entry| &entry.manifest.name == *name)) {
+        return Err(ServerError::NoModel(format!("models.load names \"{missing}\", which is not in {}", dir.display())));
+    }
+    if !wanted.is_empty() {
+        entries.retain(|entry| wanted.contains(&entry.manifest.name));
+    }
+    if entries.is_empty() {
+        return Err(ServerError::NoModel(format!(
+            "{} holds none (models.dir); `make setup` imports the default one",
+            dir.display()
+        )));
+    }
+    Ok(entries)
+}
+
+fn default_model(config: &ServeConfig, entries: &[ModelEntry]) -> Result<String, ServerError> {
+    let name = &config.models.default;
+    if name.is_empty() {
+        return Ok(entries.iter().map(|entry| entry.manifest.name.clone()).min().unwrap_or_default());
+    }
+    if entries.iter().any(|entry| &entry.manifest.name == name) {
+        return Ok(name.clone());
+    }
+    Err(ServerError::NoModel(format!("models.default names \"{name}\", which is not loaded")))
+}

@@ -1,0 +1,97 @@
+//! Logs and metrics. A leaf: knows nothing of requests beyond the numbers it is given.
+
+pub mod record;
+
+use std::io::{self, IsTerminal as _};
+
+use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+use tracing_subscriber::{EnvFilter, fmt, fmt::format::FmtSpan, util::TryInitError};
+use tracing_subscriber::{filter::ParseError, util::SubscriberInitExt as _};
+
+/// Form of the log.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LogFormat {
+    /// One readable line an event.
+    #[default]
+    Text,
+    /// One JSON object an event.
+    Json,
+}
+
+/// What is logged and how.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct LogConfig {
+    /// Form of the log. Default `text`.
+    pub format: LogFormat,
+    /// Filter in the syntax of tracing's `EnvFilter`. Default `info`; `densevit=debug` shows the stages of each request.
+    pub filter: String,
+}
+
+impl Default for LogConfig {
+    fn default() -> Self {
+        Self { format: LogFormat::Text, filter: "info,ort=warn".into() }
+    }
+}
+
+/// Why telemetry could not be set up.
+#[derive(Debug, Error)]
+pub enum TelemetryError {
+    /// The filter does not parse.
+    #[error("invalid log.filter \"{filter}\"")]
+    Filter {
+        /// The filter.
+        filter: String,
+        /// Why.
+        #[source]
+        source: ParseError,
+    },
+    /// A subscriber is there already.
+    #[error("cannot install the log subscriber")]
+    Install(#[source] TryInitError),
+    /// The metrics registry could not be built.
+    #[error("cannot set up metrics")]
+    Metrics(#[source] BuildError),
+}
+
+/// Sends logs to standard error from now on.
+///
+/// # Errors
+/// For a filter that does not parse, and when called twice.
+pub fn init_logs(config: &LogConfig) -> Result<(), TelemetryError> {
+    let filter =
+        EnvFilter::try_new(&config.filter).map_err(|source| TelemetryError::Filter { filter: config.filter.clone(), source })?;
+    // Closing a span says how long its stage took (`busy` and `idle`), at debug level and above only.
+    let timed = config.filter.contains("debug") || config.filter.contains("trace");
+    let events = if timed { FmtSpan::CLOSE } else { FmtSpan::NONE };
+    let builder = fmt().with_env_filter(filter).with_writer(io::stderr).with_span_events(events);
+    match config.format {
+        LogFormat::Text => builder.with_ansi(io::stderr().is_terminal()).finish().try_init(),
+        LogFormat::Json => builder.json().finish().try_init(),
+    }
+    .map_err(TelemetryError::Install)
+}
+
+/// Collects metrics from now on; the handle renders them in Prometheus' text format. Later calls return the first handle.
+///
+/// # Errors
+/// When the registry cannot be built.
+pub fn init_metrics() -> Result<PrometheusHandle, TelemetryError> {
+    use std::sync::{Mutex, PoisonError};
+    static INSTALLED: Mutex<Option<PrometheusHandle>> = Mutex::new(None);
+    let mut installed = INSTALLED.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(handle) = installed.as_ref() {
+        return Ok(handle.clone());
+    }
+    let handle = PrometheusBuilder::new()
+        .set_buckets_for_metric(Matcher::Suffix("_seconds".into()), &record::SECONDS_BUCKETS)
+        .and_then(|builder| builder.set_buckets_for_metric(Matcher::Suffix("_images".into()), &record::IMAGES_BUCKETS))
+        .and_then(PrometheusBuilder::install_recorder)
+        .map_err(TelemetryError::Metrics)?;
+    record::describe();
+    *installed = Some(handle.clone());
+    Ok(handle)
+}

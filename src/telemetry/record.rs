@@ -1,0 +1,72 @@
+//! Every metric: its name, unit and labels, and one recorder call a stage.
+
+use std::time::Duration;
+
+use metrics::{Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
+
+/// Upper bounds of the buckets of durations, in seconds.
+pub const SECONDS_BUCKETS: [f64; 16] =
+    [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0];
+/// Upper bounds of the buckets of batch sizes, in images.
+pub const IMAGES_BUCKETS: [f64; 7] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0];
+
+const REQUEST: &str = "densevit_request_duration_seconds";
+const STAGE: &str = "densevit_stage_duration_seconds";
+const BATCH: &str = "densevit_batch_size_images";
+const IN_FLIGHT: &str = "densevit_calls_in_flight";
+const READY: &str = "densevit_ready";
+const REFUSED: &str = "densevit_jobs_dropped_total";
+
+/// Tells the registry what the metrics mean.
+pub fn describe() {
+    describe_histogram!(REQUEST, Unit::Seconds, "Time from a request's arrival to its answer, by rpc and outcome.");
+    describe_histogram!(STAGE, Unit::Seconds, "Time that answered requests spent in each stage.");
+    describe_histogram!(BATCH, Unit::Count, "Images that shared a run, one observation a run.");
+    describe_gauge!(IN_FLIGHT, Unit::Count, "Calls that are being answered.");
+    describe_gauge!(READY, Unit::Count, "1 while the server takes requests.");
+    describe_counter!(REFUSED, Unit::Count, "Jobs that left the queue without a run, by reason.");
+}
+
+/// A request was answered: with the time of its stages, or with the label of an error.
+pub fn request(rpc: &'static str, total: Duration, outcome: Result<&[(&'static str, Duration)], &'static str>) {
+    match outcome {
+        Ok(stages) => {
+            histogram!(REQUEST, "rpc" => rpc, "outcome" => "ok").record(total);
+            stages.iter().for_each(|(stage, time)| histogram!(STAGE, "stage" => *stage).record(*time));
+        }
+        Err(label) => histogram!(REQUEST, "rpc" => rpc, "outcome" => label).record(total),
+    }
+}
+
+/// A batch was run.
+pub fn batch(model: &str, n_images: usize) {
+    #[expect(clippy::cast_precision_loss, reason = "batch sizes are small")]
+    histogram!(BATCH, "model" => model.to_owned()).record(n_images as f64);
+}
+
+/// A job left the queue without a run: "full", "expired", "cancelled".
+pub fn dropped(model: &str, reason: &'static str) {
+    counter!(REFUSED, "model" => model.to_owned(), "reason" => reason).increment(1);
+}
+
+/// Whether the server takes requests.
+pub fn ready(is_ready: bool) {
+    gauge!(READY).set(f64::from(u8::from(is_ready)));
+}
+
+/// A call that is being answered; ends with the value.
+#[derive(Debug)]
+pub struct CallInFlight(());
+
+/// A call began.
+#[must_use]
+pub fn call_began() -> CallInFlight {
+    gauge!(IN_FLIGHT).increment(1.0);
+    CallInFlight(())
+}
+
+impl Drop for CallInFlight {
+    fn drop(&mut self) {
+        gauge!(IN_FLIGHT).decrement(1.0);
+    }
+}

@@ -1,0 +1,62 @@
+//! The server as a process of its own, so that its CPU time can be told from the client's.
+
+use std::{
+    io::{BufRead as _, BufReader},
+    path::Path,
+    process::{Child, Command, Stdio},
+};
+
+use anyhow::Context as _;
+
+use crate::cpu_time::CpuTime;
+
+/// A running `densevit serve`; killed when dropped.
+#[derive(Debug)]
+pub struct ServerProcess {
+    child: Child,
+    address: String,
+}
+
+impl ServerProcess {
+    /// Serves `models` on a free port, in batches of one, and waits until it is ready.
+    pub fn start(models: &Path) -> anyhow::Result<Self> {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_densevit"))
+            .args([
+                "serve",
+                "--listen",
+                "127.0.0.1:0",
+                "--no-admin",
+                "--log",
+                "warn",
+                "--set",
+                "batch.max_batch_size=1",
+                "--models",
+            ])
+            .arg(models)
+            .stdout(Stdio::piped())
+            .spawn()
+            .context("starting the server")?;
+        let stdout = child.stdout.take().context("the server's output is not there")?;
+        let mut line = String::new();
+        BufReader::new(stdout).read_line(&mut line)?;
+        let address = line.trim().strip_prefix("listening on ").context("the server did not start")?.to_owned();
+        Ok(Self { child, address })
+    }
+
+    /// `HOST:PORT`.
+    pub fn address(&self) -> &str {
+        &self.address
+    }
+
+    /// CPU time that the server has used.
+    pub fn cpu_time(&self) -> anyhow::Result<CpuTime> {
+        CpuTime::of(&self.child.id().to_string())
+    }
+}
+
+impl Drop for ServerProcess {
+    fn drop(&mut self) {
+        let _already_dead = self.child.kill();
+        let _already_reaped = self.child.wait();
+    }
+}

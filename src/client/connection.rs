@@ -1,0 +1,118 @@
+//! A connection to a server, with windows wide enough for large maps.
+
+use std::time::Duration;
+
+use thiserror::Error;
+use tonic::{
+    Status,
+    transport::{Channel, Endpoint},
+};
+
+use crate::{
+    client::assemble::{AssembleError, Assembler, Features},
+    pb::v1::{self as pb, dense_vision_client::DenseVisionClient},
+};
+
+/// HTTP/2 receive windows: a 40 MB map must not wait for round trips.
+const STREAM_WINDOW_BYTES: u32 = 8 << 20;
+const CONNECTION_WINDOW_BYTES: u32 = 32 << 20;
+/// Largest answer that the client takes in one message.
+const MAX_MESSAGE_BYTES: usize = 1 << 30;
+
+/// Why a call failed.
+#[derive(Debug, Error)]
+pub enum ClientError {
+    /// The address is none.
+    #[error("\"{address}\" is no server address (expected HOST:PORT)")]
+    Address {
+        /// What was given.
+        address: String,
+    },
+    /// Nobody answers.
+    #[error("cannot connect to {address}")]
+    Connect {
+        /// Where.
+        address: String,
+        /// Why.
+        #[source]
+        source: tonic::transport::Error,
+    },
+    /// The server refused or failed.
+    #[error("{}: {}", .0.code(), .0.message())]
+    Status(Box<Status>),
+    /// The answer is damaged.
+    #[error("unusable answer")]
+    Answer(#[source] AssembleError),
+}
+
+impl From<Status> for ClientError {
+    fn from(status: Status) -> Self {
+        Self::Status(Box::new(status))
+    }
+}
+
+/// A connection. Clones share it.
+#[derive(Clone, Debug)]
+pub struct Client(DenseVisionClient<Channel>);
+
+impl Client {
+    /// Connects to `HOST:PORT` (with or without `http://`).
+    ///
+    /// # Errors
+    /// When the address is malformed or nobody answers within five seconds.
+    pub async fn connect(address: &str) -> Result<Self, ClientError> {
+        let url = if address.contains("://") { address.to_owned() } else { format!("http://{address}") };
+        let endpoint = Endpoint::from_shared(url)
+            .map_err(|_error| ClientError::Address { address: address.to_owned() })?
+            .connect_timeout(Duration::from_secs(5))
+            .initial_stream_window_size(STREAM_WINDOW_BYTES)
+            .initial_connection_window_size(CONNECTION_WINDOW_BYTES);
+        let connecting = endpoint.connect().await;
+        let channel = connecting.map_err(|source| ClientError::Connect { address: address.to_owned(), source })?;
+        let client = DenseVisionClient::new(channel)
+            .max_decoding_message_size(MAX_MESSAGE_BYTES)
+            .max_encoding_message_size(MAX_MESSAGE_BYTES);
+        Ok(Self(client))
+    }
+
+    /// Extracts features of one image, in bands, and puts them together.
+    ///
+    /// # Errors
+    /// The server's refusal, or a damaged answer.
+    pub async fn extract(&self, request: pb::ExtractRequest) -> Result<Features, ClientError> {
+        let mut chunks = self.0.clone().extract_chunked(request).await?.into_inner();
+        let mut assembler = Assembler::default();
+        while let Some(chunk) = chunks.message().await? {
+            assembler.push(chunk).map_err(ClientError::Answer)?;
+        }
+        assembler.finish().map_err(ClientError::Answer)
+    }
+
+    /// Extracts features of one image, in one message.
+    ///
+    /// # Errors
+    /// The server's refusal, or an answer without header.
+    pub async fn extract_whole(&self, request: pb::ExtractRequest) -> Result<Features, ClientError> {
+        let answer = self.0.clone().extract(request).await?.into_inner();
+        let header = answer.header.ok_or(ClientError::Answer(AssembleError::NoHeader))?;
+        Ok(Features { header, data: answer.data })
+    }
+
+    /// All models of the server.
+    ///
+    /// # Errors
+    /// The server's refusal.
+    pub async fn models(&self) -> Result<Vec<pb::Model>, ClientError> {
+        let answer = self.0.clone().list_models(pb::ListModelsRequest {}).await?;
+        Ok(answer.into_inner().models)
+    }
+
+    /// One model; an empty name means the server's default.
+    ///
+    /// # Errors
+    /// The server's refusal.
+    pub async fn model(&self, model: pb::ModelRef) -> Result<pb::Model, ClientError> {
+        let answer = self.0.clone().get_model(pb::GetModelRequest { model: Some(model) }).await?;
+        Ok(answer.into_inner())
+    }
+}

@@ -1,0 +1,117 @@
+//! Flags that say which features a client command asks for.
+
+use clap::{Args, ValueEnum};
+
+use crate::{manifest::Facet, pb::v1 as pb};
+
+/// Element type of the answer.
+#[derive(Clone, Copy, Debug, Default, ValueEnum)]
+pub enum DTypeArg {
+    /// Single precision.
+    #[default]
+    F32,
+    /// Half precision.
+    F16,
+    /// 8 bits, one scale a channel.
+    I8,
+}
+
+/// Kernel of the resize.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum InterpolationArg {
+    /// Nearest pixel.
+    Nearest,
+    /// Triangle.
+    Bilinear,
+    /// Catmull-Rom.
+    Bicubic,
+    /// Three lobes.
+    Lanczos,
+}
+
+/// Flags shared by `extract` and `view`.
+#[derive(Debug, Args)]
+pub struct FeatureArgs {
+    /// Model name [default: the server's default model].
+    #[arg(long, default_value = "", hide_default_value = true)]
+    pub model: String,
+    /// Model version [default: the newest].
+    #[arg(long, default_value = "", hide_default_value = true)]
+    pub model_version: String,
+    /// key, query, value, token or `norm_token` [default: the model's].
+    #[arg(long)]
+    pub facet: Option<Facet>,
+    /// Transformer block, 0-based [default: the model's].
+    #[arg(long)]
+    pub layer: Option<u32>,
+    /// Length of the model input's shorter side, in pixels.
+    #[arg(long, value_name = "PIXELS", group = "resize")]
+    pub short_side: Option<u32>,
+    /// Exact size of the model's input, e.g. 448x672 (height x width).
+    #[arg(long, value_name = "HxW", group = "resize", value_parser = parse_size)]
+    pub exact: Option<(u32, u32)>,
+    /// Fit into this size and fill the rest, e.g. 448x448 (height x width).
+    #[arg(long, value_name = "HxW", group = "resize", value_parser = parse_size)]
+    pub letterbox: Option<(u32, u32)>,
+    /// The image's own size, rounded to the patch size.
+    #[arg(long, group = "resize")]
+    pub native: bool,
+    /// Kernel of the resize [default: the model's].
+    #[arg(long)]
+    pub interpolation: Option<InterpolationArg>,
+    /// Part of the image to use, in pixels: x,y,width,height.
+    #[arg(long, value_name = "X,Y,W,H", value_parser = parse_box, allow_hyphen_values = true)]
+    pub crop: Option<pb::Box>,
+}
+
+impl FeatureArgs {
+    /// The model to ask.
+    pub fn model(&self) -> pb::ModelRef {
+        pb::ModelRef { name: self.model.clone(), version: self.model_version.clone() }
+    }
+
+    /// How the image is prepared.
+    pub fn preprocess(&self) -> pb::Preprocess {
+        use pb::preprocess::Resize;
+        let size = |(height, width)| pb::Size { height, width };
+        let resize = (self.short_side.map(Resize::ShortSide))
+            .or(self.exact.map(|exact| Resize::Exact(size(exact))))
+            .or(self.letterbox.map(|letterbox| Resize::Letterbox(size(letterbox))))
+            .or(self.native.then_some(Resize::Native(true)));
+        let interpolation = match self.interpolation {
+            None => pb::Interpolation::Unspecified,
+            Some(InterpolationArg::Nearest) => pb::Interpolation::Nearest,
+            Some(InterpolationArg::Bilinear) => pb::Interpolation::Bilinear,
+            Some(InterpolationArg::Bicubic) => pb::Interpolation::Bicubic,
+            Some(InterpolationArg::Lanczos) => pb::Interpolation::Lanczos,
+        };
+        pb::Preprocess { resize, interpolation: interpolation as i32, crop: self.crop }
+    }
+
+    /// Facet and layer; everything else left to the caller.
+    pub fn features(&self) -> pb::FeatureOptions {
+        let facet = match self.facet {
+            None => pb::Facet::Unspecified,
+            Some(Facet::Key) => pb::Facet::Key,
+            Some(Facet::Query) => pb::Facet::Query,
+            Some(Facet::Value) => pb::Facet::Value,
+            Some(Facet::Token) => pb::Facet::Token,
+            Some(Facet::NormToken) => pb::Facet::NormToken,
+        };
+        pb::FeatureOptions { facet: facet as i32, layer: self.layer, ..Default::default() }
+    }
+}
+
+/// Parses `HEIGHTxWIDTH`.
+pub(super) fn parse_size(text: &str) -> Result<(u32, u32), String> {
+    let sides = text.split_once(['x', 'X']).and_then(|(height, width)| Some((height.parse().ok()?, width.parse().ok()?)));
+    sides.ok_or_else(|| format!("\"{text}\" is no size: expected HEIGHTxWIDTH, e.g. 448x672"))
+}
+
+fn parse_box(text: &str) -> Result<pb::Box, String> {
+    let numbers: Result<Vec<f64>, _> = text.split(',').map(|part| part.trim().parse()).collect();
+    match numbers.as_deref() {
+        Ok(&[x, y, width, height]) => Ok(pb::Box { x, y, width, height }),
+        _ => Err(format!("\"{text}\" is no box: expected X,Y,WIDTH,HEIGHT")),
+    }
+}

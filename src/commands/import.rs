@@ -1,0 +1,205 @@
+//! `densevit import`.
+
+use std::path::PathBuf;
+
+use anyhow::{Context as _, bail};
+use clap::{Args, ValueEnum};
+
+use crate::{
+    commands::{features::parse_size, library_from_environment},
+    engine::check_runs,
+    import::{HeadOptions, ImportOptions, Imported, Preset, import},
+    manifest::{Facet, Interpolation, PositionVariant, Precision, ResizePolicy, Tap},
+    weights::ChannelOrder,
+};
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum PresetArg {
+    ImgFocus,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum PrecisionArg {
+    Fp32,
+    Fp16,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum PositionArg {
+    /// DINO, DINOv2 without registers.
+    Offset,
+    /// DINOv2 with registers, timm.
+    Antialias,
+    /// Hugging Face.
+    Exact,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum OrderArg {
+    /// The authors' order for the backbone's number of heads.
+    Official,
+    /// Head-major, as this program computes features.
+    Natural,
+}
+
+/// Flags of `densevit import`.
+#[derive(Debug, Args)]
+pub struct ImportArgs {
+    /// Weights: .safetensors, .safetensors.index.json or .onnx.
+    source: PathBuf,
+    /// Name of the model [default: the preset's].
+    #[arg(long)]
+    name: Option<String>,
+    /// Version of the model.
+    #[arg(long = "model-version", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
+    version: u32,
+    /// Model repository to write to.
+    #[arg(short, long, value_name = "DIR", default_value = "models")]
+    out: PathBuf,
+    /// Replace a model that is there.
+    #[arg(long)]
+    force: bool,
+    /// A known source: fills in description, licence and defaults.
+    #[arg(long, value_enum)]
+    preset: Option<PresetArg>,
+    /// Element type of the weights.
+    #[arg(long, value_enum, default_value = "fp32")]
+    precision: PrecisionArg,
+    /// Blocks that the graph offers, e.g. 9,10,11 (0-based) [default: all].
+    #[arg(long, value_delimiter = ',')]
+    layers: Option<Vec<u32>>,
+    /// Facets that the graph offers [default: all].
+    #[arg(long, value_delimiter = ',')]
+    facets: Option<Vec<Facet>>,
+    /// What requests get that name nothing, e.g. token:10 [default: what the head takes, else `norm_token` of the last block].
+    #[arg(long, value_name = "FACET:LAYER", value_parser = parse_tap)]
+    default: Option<Tap>,
+    /// Bake the position table for one size, e.g. 448x448 (height x width); the file then stands alone.
+    #[arg(long, value_name = "HxW", value_parser = parse_size)]
+    bake: Option<(u32, u32)>,
+    /// Interpolation of the position table [default: the source's].
+    #[arg(long, value_enum)]
+    position: Option<PositionArg>,
+    /// Channel means and standard deviations of 0.5 instead of `ImageNet`'s (supervised `AugReg` models).
+    #[arg(long)]
+    half_mean: bool,
+    /// Shorter side of images whose requests name no resize, in pixels.
+    #[arg(long, value_name = "PIXELS", default_value_t = 448)]
+    short_side: u32,
+    /// Attention heads [default: config.json beside the weights, else width / 64].
+    #[arg(long)]
+    heads: Option<u32>,
+    /// Epsilon of the `LayerNorm`s [default: config.json beside the weights, else 1e-6].
+    #[arg(long)]
+    norm_eps: Option<f64>,
+    /// Rows and columns of a position table that is not square, e.g. 12x16.
+    #[arg(long, value_name = "RxC", value_parser = parse_size)]
+    native_grid: Option<(u32, u32)>,
+    /// `LiFT` head: official state-dict names in .safetensors.
+    #[arg(long, value_name = "FILE")]
+    lift: Option<PathBuf>,
+    /// What the head takes [default: key of the last block].
+    #[arg(long, value_name = "FACET:LAYER", value_parser = parse_tap, requires = "lift")]
+    lift_tap: Option<Tap>,
+    /// Order of the feature channels in the head's file [default: official for keys, queries, values; natural for tokens].
+    #[arg(long, value_enum, requires = "lift")]
+    lift_order: Option<OrderArg>,
+    /// Licence of the head.
+    #[arg(long, default_value = "unknown", requires = "lift")]
+    lift_license: String,
+    /// One line about the model.
+    #[arg(long, default_value = "", hide_default_value = true)]
+    description: String,
+    /// Licence of the weights.
+    #[arg(long, default_value = "unknown")]
+    license: String,
+}
+
+/// Imports a model and prints what was recognised and written.
+///
+/// # Errors
+/// Weights that fit no known source, options that do not fit the weights, a place that is taken or cannot be written, a model that
+/// does not run.
+pub fn run(args: ImportArgs) -> anyhow::Result<()> {
+    let source = args.source.display().to_string();
+    let options = options(args)?;
+    println!("reading {source}");
+    let library = library_from_environment();
+    let imported = import(&options, |entry| check_runs(entry, library.as_deref()))?;
+    report(&imported);
+    Ok(())
+}
+
+fn options(args: ImportArgs) -> anyhow::Result<ImportOptions> {
+    let preset = args.preset.map(|PresetArg::ImgFocus| Preset::ImgFocus);
+    let name =
+        args.name.or(preset.map(|preset| preset.model_name().to_owned())).context("--name is required without --preset")?;
+    let mut options = ImportOptions::new(args.source, args.out, &name);
+    options.version = args.version;
+    options.force = args.force;
+    options.precision = match args.precision {
+        PrecisionArg::Fp32 => Precision::Fp32,
+        PrecisionArg::Fp16 => Precision::Fp16,
+    };
+    options.layers = args.layers;
+    options.facets = args.facets.unwrap_or(options.facets);
+    options.default = args.default;
+    options.baked_size = args.bake.map(|(height, width)| [height, width]);
+    options.position = args.position.map(|position| match position {
+        PositionArg::Offset => PositionVariant::Offset,
+        PositionArg::Antialias => PositionVariant::Antialias,
+        PositionArg::Exact => PositionVariant::Exact,
+    });
+    if args.half_mean {
+        (options.mean, options.std) = ([0.5; 3], [0.5; 3]);
+    }
+    if args.short_side == 0 {
+        bail!("--short-side must be at least 1");
+    }
+    options.interpolation = Interpolation::Bicubic;
+    options.resize = ResizePolicy::ShortSide { pixels: args.short_side };
+    options.heads = args.heads;
+    options.norm_eps = args.norm_eps;
+    options.native_grid = args.native_grid.map(|(rows, cols)| [rows as usize, cols as usize]);
+    options.description = args.description;
+    options.license = args.license;
+    let order = args.lift_order.and_then(|order| matches!(order, OrderArg::Natural).then_some(ChannelOrder::Natural));
+    let (tap, license) = (args.lift_tap, args.lift_license);
+    options.head = args.lift.map(|source| HeadOptions { source, order, tap, license });
+    if let Some(preset) = preset {
+        preset.apply(&mut options);
+    }
+    Ok(options)
+}
+
+fn report(imported: &Imported) {
+    let manifest = &imported.entry.manifest;
+    let (arch, backbone) = (&manifest.architecture, &manifest.backbone);
+    let prefix = if imported.prefix.is_empty() { String::new() } else { format!(", prefix \"{}\" stripped", imported.prefix) };
+    println!("recognised {} (key map {}{prefix})", arch.family, imported.key_map);
+    println!(
+        "  width {}, depth {}, heads {}, patch {}, registers {}, {} parameters, position table {}x{} ({:?})",
+        arch.width,
+        arch.depth,
+        arch.heads,
+        arch.patch,
+        arch.registers,
+        arch.parameters,
+        manifest.position.native_grid[0],
+        manifest.position.native_grid[1],
+        manifest.position.variant,
+    );
+    println!("wrote {} ({:?}, default: {})", imported.entry.dir.display(), backbone.precision, backbone.default);
+    println!("  {:<22} sha256 {}", backbone.file, backbone.sha256);
+    if let Some(lift) = &manifest.lift {
+        println!("  {:<22} sha256 {} ({} parameters, takes {})", lift.file, lift.sha256, lift.parameters, lift.tap);
+    }
+    println!("  {:<22} sha256 {}", "model.toml", imported.entry.digest);
+}
+
+fn parse_tap(text: &str) -> Result<Tap, String> {
+    let (facet, layer) =
+        text.split_once(':').ok_or_else(|| format!("\"{text}\" is no tap: expected FACET:LAYER, e.g. token:10"))?;
+    let layer = layer.parse().map_err(|_error| format!("\"{layer}\" is no block index"))?;
+    Ok(Tap { facet: facet.parse()?, layer })
+}

@@ -1,0 +1,80 @@
+//! The command line: one file a subcommand. The only modules that use `anyhow` and print to standard output.
+
+mod extract;
+mod features;
+mod import;
+mod inputs;
+mod models;
+mod serve;
+mod target;
+mod view;
+
+use std::path::PathBuf;
+
+use clap::{CommandFactory as _, Parser, Subcommand};
+
+use crate::runtime::Library;
+
+/// Dense Vision-Transformer features as a gRPC service.
+#[derive(Debug, Parser)]
+#[command(name = "densevit", disable_version_flag = true, arg_required_else_help = true)]
+pub struct Cli {
+    /// Print the versions of densevit, ONNX Runtime and its providers.
+    #[arg(short = 'V', long)]
+    version: bool,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Serve the models of a repository over gRPC.
+    Serve(serve::ServeArgs),
+    /// Turn weights (safetensors or ONNX) into a model directory that can be served.
+    Import(import::ImportArgs),
+    /// Extract the features of images into .npy or .safetensors files.
+    Extract(extract::ExtractArgs),
+    /// Draw the features of an image: photo, principal components of the grid, of its bilinear double, and after LiFT.
+    View(view::ViewArgs),
+    /// List the models of a server, or of a folder.
+    Models(models::ModelsArgs),
+}
+
+/// Runs the command line.
+///
+/// # Errors
+/// What the command reports; `main` prints the chain.
+pub fn run() -> anyhow::Result<()> {
+    let cli = Cli::parse();
+    if cli.version {
+        println!("densevit {}", env!("CARGO_PKG_VERSION"));
+        match Library::load(None, library_from_environment().as_deref()) {
+            Ok(library) => println!("{}", library.versions()),
+            Err(error) => println!("ONNX Runtime: not found ({error})"),
+        }
+        return Ok(());
+    }
+    match cli.command {
+        Some(Command::Serve(args)) => serve::run(&args),
+        Some(Command::Import(args)) => import::run(args),
+        Some(Command::Extract(args)) => extract::run(&args),
+        Some(Command::View(args)) => view::run(&args),
+        Some(Command::Models(args)) => models::run(&args),
+        None => Ok(Cli::command().print_help()?),
+    }
+}
+
+/// The library that `ORT_DYLIB_PATH` names, if it is set.
+fn library_from_environment() -> Option<PathBuf> {
+    std::env::var_os("ORT_DYLIB_PATH").filter(|path| !path.is_empty()).map(PathBuf::from)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        Cli::command().debug_assert();
+    }
+}

@@ -1,0 +1,60 @@
+//! Which server a client command talks to: one that runs, or one in this process for the time of the command.
+
+use anyhow::Context as _;
+use clap::Args;
+use tokio::sync::oneshot;
+
+use crate::{client::Client, commands::serve::ServeArgs, server::Server};
+
+/// Flags that choose the server.
+#[derive(Debug, Args)]
+pub struct TargetArgs {
+    /// Server to ask. Without it the command starts a server of its own for its duration.
+    #[arg(short, long, value_name = "HOST:PORT")]
+    server: Option<String>,
+    /// Configuration of the command's own server; see `densevit serve --help`.
+    #[arg(short, long, value_name = "FILE", conflicts_with = "server")]
+    config: Option<std::path::PathBuf>,
+    /// Model repository of the command's own server.
+    #[arg(short, long, value_name = "DIR", conflicts_with = "server")]
+    models: Option<std::path::PathBuf>,
+}
+
+impl TargetArgs {
+    /// Connects, runs `work`, and stops the command's own server if there is one.
+    ///
+    /// # Errors
+    /// When no connection can be made, and what `work` returns. Ctrl-C ends the work with an error.
+    pub fn with_client<T>(&self, work: impl AsyncFnOnce(Client) -> anyhow::Result<T>) -> anyhow::Result<T> {
+        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("starting the async runtime")?;
+        let outcome = runtime.block_on(async {
+            tokio::select! {
+                outcome = self.connected(work) => outcome,
+                interrupted = tokio::signal::ctrl_c() => {
+                    interrupted.context("waiting for Ctrl-C")?;
+                    Err(anyhow::anyhow!("interrupted"))
+                }
+            }
+        });
+        // Work that still runs on blocking threads must not hold the prompt back.
+        runtime.shutdown_background();
+        outcome
+    }
+
+    async fn connected<T>(&self, work: impl AsyncFnOnce(Client) -> anyhow::Result<T>) -> anyhow::Result<T> {
+        if let Some(address) = &self.server {
+            return work(Client::connect(address).await?).await;
+        }
+        let config = ServeArgs::for_one_command(self.config.clone(), self.models.clone()).resolve()?;
+        let server = Server::start(config).await.context("starting a server for this command")?;
+        let client = Client::connect(&server.address().to_string()).await?;
+        let (stop, stopped) = oneshot::channel::<()>();
+        let serving = tokio::spawn(server.run(async {
+            let _stop_or_gone = stopped.await;
+        }));
+        let outcome = work(client).await;
+        let _server_gone = stop.send(());
+        serving.await.context("stopping the command's own server")?;
+        outcome
+    }
+}

@@ -1,0 +1,122 @@
+//! Panels of equal height, side by side, each under its caption.
+
+use std::{
+    io::{self, Cursor},
+    path::{Path, PathBuf},
+};
+
+use image::{ImageFormat, Rgb, RgbImage as Canvas, imageops};
+use thiserror::Error;
+
+use crate::{
+    arrays::write_atomically,
+    picture::font::{HEIGHT, WIDTH, glyph},
+    tensor::RgbImage,
+};
+
+/// Height of a panel, in pixels.
+const PANEL_PX: u32 = 448;
+/// Space around panels, in pixels.
+const MARGIN_PX: u32 = 8;
+/// Side of a caption's pixel, in pixels.
+const CAPTION_SCALE: u32 = 2;
+/// Room for a caption, in pixels.
+const CAPTION_PX: u32 = 24;
+
+/// An image and what it shows.
+#[derive(Clone, Debug)]
+pub struct Panel {
+    /// Letters, digits and blanks.
+    pub caption: String,
+    /// The image; scaled to the panel, small ones to hard-edged squares.
+    pub image: RgbImage,
+}
+
+/// Why a picture was not written.
+#[derive(Debug, Error)]
+pub enum PictureError {
+    /// It cannot be encoded.
+    #[error("cannot encode the picture")]
+    Encode(#[source] image::ImageError),
+    /// The file cannot be written.
+    #[error("cannot write {path}")]
+    Write {
+        /// Which file.
+        path: PathBuf,
+        /// Why: no space, no permission.
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// Draws the panels on white, from left to right.
+#[must_use]
+pub fn side_by_side(panels: &[Panel]) -> Canvas {
+    let scaled: Vec<Canvas> = panels.iter().map(|panel| scale(&panel.image)).collect();
+    let width = MARGIN_PX + scaled.iter().map(|panel| panel.width() + MARGIN_PX).sum::<u32>();
+    let mut canvas = Canvas::from_pixel(width, PANEL_PX + CAPTION_PX + MARGIN_PX, Rgb([255; 3]));
+    let mut left = MARGIN_PX;
+    for (panel, image) in panels.iter().zip(&scaled) {
+        write_caption(&mut canvas, &panel.caption, left, image.width());
+        imageops::replace(&mut canvas, image, i64::from(left), i64::from(CAPTION_PX));
+        left += image.width() + MARGIN_PX;
+    }
+    canvas
+}
+
+/// Writes a PNG file; it appears whole or not at all.
+///
+/// # Errors
+/// [`PictureError`].
+pub fn write_png(path: &Path, picture: &Canvas) -> Result<(), PictureError> {
+    let mut bytes = Cursor::new(Vec::new());
+    picture.write_to(&mut bytes, ImageFormat::Png).map_err(PictureError::Encode)?;
+    write_atomically(path, &[bytes.get_ref()]).map_err(|source| PictureError::Write { path: path.to_path_buf(), source })
+}
+
+/// The image at the height of a panel: photos smoothly, grids as squares.
+fn scale(image: &RgbImage) -> Canvas {
+    let canvas = Canvas::from_raw(image.width(), image.height(), image.data().to_vec()).unwrap_or_else(|| Canvas::new(1, 1));
+    let width = (u64::from(image.width()) * u64::from(PANEL_PX) / u64::from(image.height())).clamp(1, 16 * u64::from(PANEL_PX));
+    let is_grid = image.height() < PANEL_PX / 2;
+    let filter = if is_grid { imageops::FilterType::Nearest } else { imageops::FilterType::Triangle };
+    imageops::resize(&canvas, u32::try_from(width).unwrap_or(PANEL_PX), PANEL_PX, filter)
+}
+
+/// Writes as much of the caption as fits `width` pixels.
+fn write_caption(canvas: &mut Canvas, caption: &str, left: u32, width: u32) {
+    let advance = (u32::try_from(WIDTH).unwrap_or_default() + 1) * CAPTION_SCALE;
+    let top = (CAPTION_PX - u32::try_from(HEIGHT).unwrap_or_default() * CAPTION_SCALE) / 2;
+    for (x, character) in (0..).map(|idx| left + idx * advance).zip(caption.chars()) {
+        if x + advance > left + width {
+            return;
+        }
+        for (y, row) in (top..).step_by(CAPTION_SCALE as usize).zip(glyph(character)) {
+            for (x, bit) in (x..).step_by(CAPTION_SCALE as usize).zip((0..WIDTH).rev()) {
+                if row >> bit & 1 == 1 {
+                    (0..CAPTION_SCALE)
+                        .for_each(|dy| (0..CAPTION_SCALE).for_each(|dx| canvas.put_pixel(x + dx, y + dy, Rgb([32; 3]))));
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+
+    use super::*;
+
+    #[test]
+    fn panels_stand_side_by_side_under_their_captions() {
+        let grey = |value: u8| RgbImage::new(2, 2, vec![value; 12]).unwrap();
+        let panels = [("A", 10), ("B", 200)].map(|(caption, value)| Panel { caption: caption.into(), image: grey(value) });
+        let picture = side_by_side(&panels);
+        assert_eq!(picture.width(), 3 * MARGIN_PX + 2 * PANEL_PX);
+        assert_eq!(picture.get_pixel(MARGIN_PX, CAPTION_PX).0, [10; 3]);
+        assert_eq!(picture.get_pixel(2 * MARGIN_PX + PANEL_PX, CAPTION_PX).0, [200; 3]);
+        let n_dark = picture.rows().take(CAPTION_PX as usize).flatten().filter(|pixel| pixel.0 == [32; 3]).count();
+        assert!(n_dark > 0, "captions are drawn");
+    }
+}

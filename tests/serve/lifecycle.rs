@@ -1,0 +1,71 @@
+//! Readiness, health, reflection, drain.
+
+use std::time::Duration;
+
+use densevit::pb::v1 as pb;
+use tokio::task::JoinSet;
+use tonic::Code;
+use tonic_health::pb::{HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient};
+
+use crate::support::{channel, client, encoded, features, http_get, png, request, server, server_with};
+
+#[tokio::test]
+async fn health_knows_the_server_the_service_and_each_model() {
+    let server = server().await;
+    let mut health = HealthClient::new(channel(&server).await);
+    for service in ["", "densevit.v1.DenseVision", "models/tiny", "models/registers"] {
+        let status = health.check(HealthCheckRequest { service: service.into() }).await.unwrap().into_inner().status();
+        assert_eq!(status, ServingStatus::Serving, "{service:?}");
+    }
+    let unknown = health.check(HealthCheckRequest { service: "models/huge".into() }).await.unwrap_err();
+    assert_eq!(unknown.code(), Code::NotFound);
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn the_admin_port_tells_probes_and_metrics() {
+    let server = server_with(&[("admin.enabled", "true"), ("admin.listen", "127.0.0.1:0")]).await;
+    client(&server).await.extract(request(encoded(png(32, 32)), features(1))).await.unwrap();
+    let admin = server.admin();
+    assert!(http_get(admin, "/livez").await.starts_with("HTTP/1.1 200"));
+    assert!(http_get(admin, "/readyz").await.starts_with("HTTP/1.1 200"));
+    let metrics = http_get(admin, "/metrics").await;
+    for name in
+        ["densevit_request_duration_seconds_bucket", "densevit_stage_duration_seconds_sum", "densevit_batch_size_images_count"]
+    {
+        assert!(metrics.contains(name), "{name} is missing in\n{metrics}");
+    }
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn shutdown_under_load_loses_nothing_that_was_accepted() {
+    let server = server().await;
+    let mut calls = JoinSet::new();
+    for _ in 0..16 {
+        let mut client = client(&server).await;
+        calls.spawn(async move { client.extract(request(encoded(png(512, 512)), features(1))).await });
+    }
+    server.in_flight(16).await;
+    let address = server.address();
+    let begun = std::time::Instant::now();
+    server.stop().await;
+    assert!(begun.elapsed() < Duration::from_secs(20), "the drain ends with the last call, not with the budget");
+    while let Some(outcome) = calls.join_next().await {
+        outcome.unwrap().expect("an accepted call was lost");
+    }
+    assert!(tokio::net::TcpStream::connect(address).await.is_err(), "a stopped server takes no connections");
+}
+
+#[tokio::test]
+async fn a_stuck_client_does_not_hold_the_shutdown_beyond_its_budget() {
+    let server = server_with(&[("shutdown.budget_s", "0.5")]).await;
+    // The call is open and nothing is ever sent on it.
+    let (_never_sent, requests) = tokio::sync::mpsc::channel::<pb::ExtractStreamRequest>(1);
+    let outbound = tokio_stream::wrappers::ReceiverStream::new(requests);
+    let answers = client(&server).await.extract_stream(outbound).await.unwrap();
+    let begun = std::time::Instant::now();
+    server.stop().await;
+    assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
+    drop(answers);
+}

@@ -1,0 +1,12 @@
+//! The service from outside: a real server on a free port, a real tonic client, tiny models imported from committed weights.
+
+#![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
+
+mod bidirectional;
+mod chunked;
+mod errors;
+mod lifecycle;
+mod options;
+mod overload;
+mod support;
+mod unary;

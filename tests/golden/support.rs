@@ -1,0 +1,85 @@
+//! Fixtures, and how far a result may be from them.
+
+use std::{collections::HashMap, fs, path::PathBuf};
+
+use densevit::{
+    manifest::ModelEntry,
+    engine::GRAPH_TOOLS,
+    runtime::{Library, ModelRunner, RuntimeConfig, RuntimeModel},
+    tensor::RgbImage,
+};
+use safetensors::SafeTensors;
+
+/// Largest error of an fp32 result relative to the largest value of the reference. Both are single-precision sums of a few
+/// thousand products in different orders, over up to twelve blocks.
+pub const FP32: f32 = 1e-4;
+
+/// An array of a fixture.
+#[derive(Clone, Debug)]
+pub struct Tensor {
+    pub shape: Vec<usize>,
+    pub values: Vec<f32>,
+}
+
+impl Tensor {
+    /// `[D, h, w]` or `[B, D, h, w]` as `[h, w, D]` or `[B, h, w, D]`.
+    pub fn channels_last(&self) -> Self {
+        let n_batch: usize = self.shape[..self.shape.len() - 3].iter().product();
+        let [channels, rows, cols] = self.shape[self.shape.len() - 3..].try_into().unwrap();
+        let mut values = Vec::with_capacity(self.values.len());
+        for batch in 0..n_batch {
+            for cell in 0..rows * cols {
+                values.extend((0..channels).map(|channel| self.values[(batch * channels + channel) * rows * cols + cell]));
+            }
+        }
+        let mut shape = self.shape[..self.shape.len() - 3].to_vec();
+        shape.extend([rows, cols, channels]);
+        Self { shape, values }
+    }
+
+    pub fn assert_close(&self, got: &[f32], what: &str) {
+        assert_eq!(got.len(), self.values.len(), "{what}");
+        let largest = self.values.iter().fold(0f32, |largest, value| largest.max(value.abs()));
+        let worst = got.iter().zip(&self.values).map(|(got, expected)| (got - expected).abs()).fold(0f32, f32::max);
+        assert!(worst <= FP32 * largest, "{what}: error {worst} at values up to {largest}");
+    }
+
+    /// Smallest cosine similarity of a descriptor (last axis) with its reference.
+    pub fn smallest_cosine(&self, got: &[f32]) -> f32 {
+        let channels = *self.shape.last().unwrap();
+        let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f32>();
+        let cosine = |(a, b): (&[f32], &[f32])| dot(a, b) / (dot(a, a) * dot(b, b)).sqrt();
+        got.chunks(channels).zip(self.values.chunks(channels)).map(cosine).fold(1.0, f32::min)
+    }
+}
+
+pub fn fixture(path: &str) -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(path)
+}
+
+/// All f32 tensors of a safetensors file.
+pub fn tensors(path: &str) -> HashMap<String, Tensor> {
+    let bytes = fs::read(fixture(path)).unwrap();
+    let file = SafeTensors::deserialize(&bytes).unwrap();
+    let floats = file.iter().filter(|(_, view)| view.dtype() == safetensors::Dtype::F32);
+    let tensor = |view: &safetensors::tensor::TensorView<'_>| Tensor {
+        shape: view.shape().to_vec(),
+        values: view.data().chunks_exact(4).map(|bytes| f32::from_le_bytes(bytes.try_into().unwrap())).collect(),
+    };
+    floats.map(|(name, view)| (name.to_owned(), tensor(&view))).collect()
+}
+
+/// An image of the fixtures as it is.
+pub fn image(path: &str) -> RgbImage {
+    let image = image::open(fixture(path)).unwrap().into_rgb8();
+    RgbImage::new(image.height(), image.width(), image.into_raw()).unwrap()
+}
+
+pub fn library() -> Library {
+    Library::load(None, std::env::var_os("ORT_DYLIB_PATH").map(PathBuf::from).as_deref()).expect("run `make setup` first")
+}
+
+pub fn runner(entry: &ModelEntry) -> ModelRunner {
+    let config = RuntimeConfig::default();
+    RuntimeModel::open(&entry.dir, &entry.manifest, &config, &library(), GRAPH_TOOLS).unwrap().runner()
+}

@@ -28,6 +28,11 @@ pub(super) fn model(recognised: &Recognised, options: &ImportOptions, dir: &Path
     let last = depth.saturating_sub(1);
     let head_tap = options.head.as_ref().map(|head| head.tap.unwrap_or(Tap { facet: Facet::Key, layer: last }));
     let default = options.default.or(head_tap).unwrap_or(Tap { facet: Facet::NormToken, layer: last });
+    for (option, tap) in [("--default", Some(default)), ("--lift-tap", head_tap)] {
+        if let Some(tap) = tap.filter(|tap| !layers.contains(&tap.layer) || !options.facets.contains(&tap.facet)) {
+            return Err(ImportError::Option { option, problem: format!("{tap} is not among the facets and layers that the graph offers") });
+        }
+    }
     let position = write_position(recognised, dir)?;
     let backbone = write_backbone(recognised, options, (layers, default), dir)?;
     let lift = match (&options.head, head_tap) {

@@ -1,8 +1,9 @@
 //! Numbers against references made elsewhere: the LiFT authors' module, a PyTorch forward of the default weights, timm and
 //! transformers (tests/fixtures/README.md).
 
-#![expect(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
+#![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
+mod backbones;
 mod default_model;
 mod lift;
 mod support;

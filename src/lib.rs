@@ -14,7 +14,6 @@
 // Leaves.
 pub mod mmap;
 pub mod onnx;
-pub mod pb;
 pub mod shutdown;
 pub mod telemetry;
 pub mod tensor;
@@ -47,7 +46,6 @@ pub mod config;
 
 pub mod server;
 
-pub mod client;
 pub mod picture;
 
 pub mod commands;

@@ -1,7 +1,7 @@
 //! Composes the service: models, engine, gRPC port, admin port, and their orderly end.
 
 use std::{
-    io,
+    io, mem,
     net::SocketAddr,
     path::PathBuf,
     sync::Arc,
@@ -9,7 +9,8 @@ use std::{
 };
 
 use thiserror::Error;
-use tokio::{net::TcpListener, sync::watch, task::JoinHandle, time::sleep};
+use tokio::{net::TcpListener, sync::watch, time::sleep};
+use tokio_util::task::AbortOnDropHandle;
 use tracing::{info, warn};
 
 use crate::{
@@ -64,38 +65,69 @@ pub enum ServerError {
     Telemetry(#[source] TelemetryError),
 }
 
-/// A server with open ports and warm models.
+/// A server with open ports.
 #[derive(Debug)]
 pub struct Server {
     config: ServeConfig,
     engine: Arc<Engine>,
-    serving: JoinHandle<usize>,
+    /// What is to be loaded.
+    entries: Vec<ModelEntry>,
+    serving: AbortOnDropHandle<usize>,
     address: SocketAddr,
     draining: watch::Sender<bool>,
     health: Health,
     ready: watch::Sender<bool>,
-    admin: Option<(SocketAddr, JoinHandle<io::Result<()>>)>,
+    admin: Option<Admin>,
 }
 
 impl Server {
-    /// Opens the ports, loads and warms the models, and begins to serve. Until the models are warm the admin port says "not
-    /// ready" and the gRPC port takes no connections.
+    /// Opens the ports, then loads and warms the models: the server is ready when this returns.
     ///
     /// # Errors
     /// See [`ServerError`]; every port is closed again then.
     pub async fn start(config: ServeConfig) -> Result<Self, ServerError> {
-        let (ready, ready_watch) = watch::channel(false);
-        let listener = bind_grpc(&config).await?;
-        let admin = start_admin(&config, ready_watch).await?;
-        let engine = Arc::new(load_engine(&config).await?);
+        let mut server = Self::bind(config).await?;
+        server.load().await?;
+        Ok(server)
+    }
+
+    /// Opens the ports. Health checks and probes say "not serving", and calls are refused as unavailable, until
+    /// [`load`](Self::load) has returned.
+    ///
+    /// # Errors
+    /// [`ServerError::Bind`]; [`ServerError::Repository`] or [`ServerError::NoModel`] when there is nothing to load.
+    pub async fn bind(config: ServeConfig) -> Result<Self, ServerError> {
+        let entries = chosen_entries(&config)?;
+        let engine = Arc::new(Engine::new(default_model(&config, &entries)?, config.limits.clone(), cpu_quota()));
         let (app, health) = grpc::router(Arc::clone(&engine), &config.grpc).map_err(ServerError::Grpc)?;
+        health.set_serving(&entries.iter().map(|entry| entry.manifest.name.clone()).collect::<Vec<_>>(), false).await;
+        let listener = bind_grpc(&config).await?;
         let address = listener.local_addr().map_err(|source| bind_failed(config.grpc.listen, "grpc.listen", source))?;
+        let (ready, ready_watch) = watch::channel(false);
+        let admin = start_admin(&config, ready_watch).await?;
         let (draining, drain_watch) = watch::channel(false);
         let budget = Duration::from_secs_f64(config.shutdown.budget_s.max(0.0));
-        let serving = tokio::spawn(listener.serve(app, drain_watch, budget));
-        let server = Self { config, engine, serving, address, draining, health, ready, admin };
-        server.set_ready(true).await;
-        Ok(server)
+        let serving = AbortOnDropHandle::new(tokio::spawn(listener.serve(app, drain_watch, budget)));
+        Ok(Self { config, engine, entries, serving, address, draining, health, ready, admin })
+    }
+
+    /// Loads and warms the models, then tells everybody that the server is ready.
+    ///
+    /// # Errors
+    /// [`ServerError::Runtime`] or [`ServerError::Load`].
+    pub async fn load(&mut self) -> Result<(), ServerError> {
+        let from_environment = std::env::var_os("ORT_DYLIB_PATH").filter(|path| !path.is_empty()).map(PathBuf::from);
+        let library = Library::load(self.config.library.as_deref(), from_environment.as_deref()).map_err(ServerError::Runtime)?;
+        info!("{}", library.versions());
+        let options = self.config.load_options();
+        for entry in mem::take(&mut self.entries) {
+            let (name, version) = (entry.manifest.name.clone(), entry.manifest.version);
+            let model = LoadedModel::load(entry, &library, &options).await;
+            self.engine.add(model.map_err(|source| ServerError::Load { name, version, source })?);
+        }
+        self.engine.complete();
+        self.set_ready(true).await;
+        Ok(())
     }
 
     /// Address of the gRPC port.
@@ -107,7 +139,7 @@ impl Server {
     /// Address of the admin port, if there is one.
     #[must_use]
     pub fn admin_address(&self) -> Option<SocketAddr> {
-        self.admin.as_ref().map(|(address, _task)| *address)
+        self.admin.as_ref().map(|admin| admin.address)
     }
 
     /// The engine behind the ports.
@@ -119,7 +151,7 @@ impl Server {
     /// Number of loaded models.
     #[must_use]
     pub fn n_models(&self) -> usize {
-        self.engine.models().count()
+        self.engine.models().len()
     }
 
     /// Serves until `stop` resolves; then tells health checks, waits `shutdown.delay_s`, refuses new calls, finishes those in
@@ -136,15 +168,11 @@ impl Server {
         if n_dropped > 0 {
             warn!(n_dropped, "connections outlived the drain budget and were dropped");
         }
-        drop(self.ready);
-        if let Some((_address, task)) = self.admin {
-            task.abort();
-        }
         info!(drain_ms = begun.elapsed().as_millis(), "stopped");
     }
 
     async fn set_ready(&self, is_ready: bool) {
-        let names: Vec<String> = self.engine.models().map(|model| model.manifest().name.clone()).collect();
+        let names: Vec<String> = self.engine.models().iter().map(|model| model.manifest().name.clone()).collect();
         self.health.set_serving(&names, is_ready).await;
         self.ready.send_replace(is_ready);
         record::ready(is_ready);
@@ -160,8 +188,12 @@ fn bind_failed(address: SocketAddr, key: &'static str, source: io::Error) -> Ser
     ServerError::Bind { address, key, source }
 }
 
-/// Address and task of the admin port.
-type Admin = (SocketAddr, JoinHandle<io::Result<()>>);
+/// The admin port; closed on drop.
+#[derive(Debug)]
+struct Admin {
+    address: SocketAddr,
+    _task: AbortOnDropHandle<io::Result<()>>,
+}
 
 async fn start_admin(config: &ServeConfig, ready: watch::Receiver<bool>) -> Result<Option<Admin>, ServerError> {
     if !config.admin.enabled {
@@ -172,23 +204,8 @@ async fn start_admin(config: &ServeConfig, ready: watch::Receiver<bool>) -> Resu
     let listener = TcpListener::bind(config.admin.listen).await.map_err(failed)?;
     let address = listener.local_addr().map_err(failed)?;
     info!("metrics and probes on http://{address}");
-    Ok(Some((address, tokio::spawn(admin::serve(listener, metrics, ready)))))
-}
-
-async fn load_engine(config: &ServeConfig) -> Result<Engine, ServerError> {
-    let entries = chosen_entries(config)?;
-    let default_model = default_model(config, &entries)?;
-    let from_environment = std::env::var_os("ORT_DYLIB_PATH").filter(|path| !path.is_empty()).map(PathBuf::from);
-    let library = Library::load(config.library.as_deref(), from_environment.as_deref()).map_err(ServerError::Runtime)?;
-    info!("{}", library.versions());
-    let options = config.load_options();
-    let mut models = Vec::with_capacity(entries.len());
-    for entry in entries {
-        let (name, version) = (entry.manifest.name.clone(), entry.manifest.version);
-        let model = LoadedModel::load(entry, &library, &options).await;
-        models.push(model.map_err(|source| ServerError::Load { name, version, source })?);
-    }
-    Ok(Engine::new(models, default_model, config.limits.clone(), cpu_quota()))
+    let task = AbortOnDropHandle::new(tokio::spawn(admin::serve(listener, metrics, ready)));
+    Ok(Some(Admin { address, _task: task }))
 }
 
 fn chosen_entries(config: &ServeConfig) -> Result<Vec<ModelEntry>, ServerError> {

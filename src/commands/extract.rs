@@ -13,13 +13,13 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::{
     arrays::{ArrayRef, ElementType, write_npy, write_safetensors},
-    client::{Client, Features},
     commands::{
         features::{DTypeArg, FeatureArgs},
         inputs::{InputImage, collect},
         target::TargetArgs,
     },
-    pb::v1 as pb,
+    grpc::client::{Client, Features},
+    grpc::pb::v1 as pb,
 };
 
 /// File format of the arrays.

@@ -2,7 +2,7 @@
 
 use clap::{Args, ValueEnum};
 
-use crate::{manifest::Facet, pb::v1 as pb};
+use crate::{grpc::pb::v1 as pb, manifest::Facet};
 
 /// Element type of the answer.
 #[derive(Clone, Copy, Debug, Default, ValueEnum)]

@@ -2,7 +2,7 @@
 
 use clap::Args;
 
-use crate::{commands::target::TargetArgs, pb::v1 as pb};
+use crate::{commands::target::TargetArgs, grpc::pb::v1 as pb};
 
 /// Flags of `densevit models`.
 #[derive(Debug, Args)]

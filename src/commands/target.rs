@@ -4,7 +4,7 @@ use anyhow::Context as _;
 use clap::Args;
 use tokio::sync::oneshot;
 
-use crate::{client::Client, commands::serve::ServeArgs, server::Server};
+use crate::{commands::serve::ServeArgs, grpc::client::Client, server::Server};
 
 /// Flags that choose the server.
 #[derive(Debug, Args)]

@@ -7,9 +7,9 @@ use bytes::Bytes;
 use clap::Args;
 
 use crate::{
-    client::{Client, Features},
     commands::{features::FeatureArgs, target::TargetArgs},
-    pb::v1 as pb,
+    grpc::client::{Client, Features},
+    grpc::pb::v1 as pb,
     picture::{Panel, Pca, bilinear_2x, side_by_side, write_png},
     preprocess::{DecodeLimits, decode},
     tensor::{FeatureMap, RgbImage},

@@ -60,3 +60,18 @@ fn lists_come_from_the_environment_separated_by_commas() {
     let config = ServeConfig::from_sources(None, environment(&[("DENSEVIT__MODELS__LOAD", "a,b")]), &[]).unwrap();
     assert_eq!(config.models.load, ["a", "b"]);
 }
+
+#[test]
+fn the_sample_file_shows_every_key_with_its_default_and_the_cuda_sample_requires_the_gpu() {
+    let sample = |name: &str| Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy").join(name);
+    let documented = ServeConfig::from_sources(Some(&sample("serve.toml")), environment(&[]), &[]).unwrap();
+    assert_eq!(documented, ServeConfig::default());
+    // `library` has no default that a file could show.
+    let text = std::fs::read_to_string(sample("serve.toml")).unwrap();
+    let printed = ServeConfig::default().to_toml().unwrap();
+    for key in printed.lines().filter_map(|line| Some(line.split_once(" = ")?.0)) {
+        assert!(text.contains(&format!("{key} = ")), "{key}");
+    }
+    let cuda = ServeConfig::from_sources(Some(&sample("serve.cuda.toml")), environment(&[]), &[]).unwrap();
+    assert!(matches!(cuda.runtime.providers[..], [crate::runtime::Provider::Cuda { required: true, .. }]));
+}

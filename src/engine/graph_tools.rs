@@ -1,21 +1,18 @@
 //! What the runtime needs to know of graphs: it sees bytes only, so that it does not depend on how graphs are made.
 
-use bytes::Bytes;
 use ndarray::ArrayView3;
-use prost::Message as _;
 
 use crate::{
     graph::position::interpolate,
-    onnx::{ModelProto, prune},
+    onnx::prune_bytes,
     runtime::{GraphTools, PositionTable, Source},
 };
 
 /// The graph tools of this program.
-pub const GRAPH_TOOLS: GraphTools = GraphTools { prune: prune_bytes, fit_position };
+pub const GRAPH_TOOLS: GraphTools = GraphTools { prune, fit_position };
 
-fn prune_bytes(onnx: &[u8], outputs: &[&str]) -> Result<Vec<u8>, Source> {
-    let model = ModelProto::decode(Bytes::copy_from_slice(onnx))?;
-    Ok(prune(&model, outputs)?.encode_to_vec())
+fn prune(onnx: &[u8], outputs: &[&str]) -> Result<Vec<u8>, Source> {
+    Ok(prune_bytes(onnx, outputs)?)
 }
 
 fn fit_position(table: &PositionTable, [rows, cols]: [usize; 2]) -> Result<Vec<f32>, Source> {

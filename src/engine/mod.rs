@@ -18,7 +18,11 @@ mod plan;
 mod request;
 mod select;
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, PoisonError, RwLock, RwLockReadGuard},
+    time::Duration,
+};
 
 pub use cpu::CpuPool;
 pub use error::{ErrorCode, InferError};
@@ -31,23 +35,38 @@ pub use request::{Clock, Extent, ExtractRequest, Extracted, ImageSource, ModelSe
 /// The loaded models and the bounds on their use. Shared by all connections.
 #[derive(Debug)]
 pub struct Engine {
-    models: BTreeMap<String, BTreeMap<u32, Arc<LoadedModel>>>,
+    models: RwLock<Models>,
     default_model: String,
     limits: Limits,
     admission: Arc<Admission>,
     cpu: CpuPool,
 }
 
+/// Models by name and version.
+#[derive(Debug, Default)]
+struct Models {
+    by_name: BTreeMap<String, BTreeMap<u32, Arc<LoadedModel>>>,
+    /// Whether all models of the start are there: what is not found until then may still come.
+    is_complete: bool,
+}
+
 impl Engine {
-    /// An engine over `models`; requests that name no model go to `default_model`.
+    /// An engine without models yet; requests that name none go to `default_model`.
     #[must_use]
-    pub fn new(models: Vec<LoadedModel>, default_model: String, limits: Limits, n_cpu_threads: usize) -> Self {
-        let mut by_name: BTreeMap<String, BTreeMap<u32, Arc<LoadedModel>>> = BTreeMap::new();
-        for model in models {
-            let manifest = model.manifest();
-            by_name.entry(manifest.name.clone()).or_default().insert(manifest.version, Arc::new(model));
-        }
-        Self { models: by_name, default_model, limits, admission: Arc::default(), cpu: CpuPool::new(n_cpu_threads) }
+    pub fn new(default_model: String, limits: Limits, n_cpu_threads: usize) -> Self {
+        Self { models: RwLock::default(), default_model, limits, admission: Arc::default(), cpu: CpuPool::new(n_cpu_threads) }
+    }
+
+    /// Adds a model, which answers requests from now on.
+    pub fn add(&self, model: LoadedModel) {
+        let (name, version) = (model.manifest().name.clone(), model.manifest().version);
+        let mut models = self.models.write().unwrap_or_else(PoisonError::into_inner);
+        models.by_name.entry(name).or_default().insert(version, Arc::new(model));
+    }
+
+    /// Says that all models are there: from now on an unknown one is unknown, and not late.
+    pub fn complete(&self) {
+        self.models.write().unwrap_or_else(PoisonError::into_inner).is_complete = true;
     }
 
     /// The bounds in force.
@@ -57,31 +76,37 @@ impl Engine {
     }
 
     /// All models, by name and version.
-    pub fn models(&self) -> impl Iterator<Item = &Arc<LoadedModel>> {
-        self.models.values().flat_map(BTreeMap::values)
+    #[must_use]
+    pub fn models(&self) -> Vec<Arc<LoadedModel>> {
+        self.read().by_name.values().flat_map(BTreeMap::values).map(Arc::clone).collect()
     }
 
     /// Whether requests that name no model go to this one.
     #[must_use]
     pub fn is_default(&self, model: &LoadedModel) -> bool {
         let manifest = model.manifest();
-        let newest = self.models.get(&self.default_model).and_then(|versions| versions.keys().next_back());
+        let models = self.read();
+        let newest = models.by_name.get(&self.default_model).and_then(|versions| versions.keys().next_back());
         manifest.name == self.default_model && newest == Some(&manifest.version)
     }
 
     /// Finds a model.
     ///
     /// # Errors
-    /// [`InferError::NotFound`] with what there is; [`InferError::InvalidArgument`] for a version that is no number.
+    /// [`InferError::NotFound`] with what there is; [`InferError::Unavailable`] while models are loading;
+    /// [`InferError::InvalidArgument`] for a version that is no number.
     pub fn model(&self, selector: &ModelSelector) -> Result<Arc<LoadedModel>, InferError> {
         let name = if selector.name.is_empty() { &self.default_model } else { &selector.name };
-        let versions = self.models.get(name).ok_or_else(|| {
-            let known = self.models.keys().map(String::as_str).collect::<Vec<_>>().join(", ");
-            InferError::NotFound { field: "model.name", message: format!("no model \"{name}\": this server has {known}") }
+        let models = self.read();
+        let not_found = |field, message| {
+            if models.is_complete { InferError::NotFound { field, message } } else { loading() }
+        };
+        let versions = models.by_name.get(name).ok_or_else(|| {
+            let known = models.by_name.keys().map(String::as_str).collect::<Vec<_>>().join(", ");
+            not_found("model.name", format!("no model \"{name}\": this server has {known}"))
         })?;
         if selector.version.is_empty() {
-            let newest = versions.values().next_back().map(Arc::clone);
-            return newest.ok_or_else(|| InferError::Unavailable { message: format!("no version of {name} is loaded") });
+            return versions.values().next_back().map(Arc::clone).ok_or_else(loading);
         }
         let version: u32 = selector
             .version
@@ -89,11 +114,12 @@ impl Engine {
             .map_err(|_error| InferError::invalid("model.version", format!("\"{}\" is not a whole number", selector.version)))?;
         versions.get(&version).map(Arc::clone).ok_or_else(|| {
             let known = versions.keys().map(u32::to_string).collect::<Vec<_>>().join(", ");
-            InferError::NotFound {
-                field: "model.version",
-                message: format!("no version {version} of {name}: this server has {known}"),
-            }
+            not_found("model.version", format!("no version {version} of {name}: this server has {known}"))
         })
+    }
+
+    fn read(&self) -> RwLockReadGuard<'_, Models> {
+        self.models.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Requests in flight now.
@@ -116,4 +142,8 @@ impl Engine {
     fn cpu(&self) -> &CpuPool {
         &self.cpu
     }
+}
+
+fn loading() -> InferError {
+    InferError::Unavailable { message: "the server is loading its models".into() }
 }

@@ -100,7 +100,7 @@ impl LoadedModel {
         &self.entry.digest
     }
 
-    /// Execution providers in use, e.g. `CPUExecutionProvider`.
+    /// Execution providers in use, in order of preference: `cpu`, or `cuda, cpu`.
     #[must_use]
     pub fn provider(&self) -> &str {
         &self.provider

@@ -6,8 +6,8 @@ use bytes::Bytes;
 
 use crate::{
     engine::{Engine, Extracted, Limits, LoadedModel, MAX_LIFT_PASSES, Timing},
+    grpc::pb::v1 as pb,
     manifest::{Facet, Interpolation, Manifest, PositionVariant, Precision, ResizePolicy, Tap},
-    pb::v1 as pb,
     postprocess::{DType, Layout},
     tensor::F32View,
 };

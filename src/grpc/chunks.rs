@@ -3,7 +3,7 @@
 use crate::{
     engine::Extracted,
     grpc::answer,
-    pb::v1 as pb,
+    grpc::pb::v1 as pb,
     postprocess::{BandRange, bands, crc32},
 };
 

@@ -2,8 +2,8 @@
 
 use crate::{
     engine::{ExtractRequest, ImageSource, InferError, ModelSelector, Part},
+    grpc::pb::v1 as pb,
     manifest::{Facet, Interpolation, ResizePolicy},
-    pb::v1 as pb,
     postprocess::{DType, Layout},
     preprocess::Rect,
 };

@@ -1,6 +1,10 @@
-//! The gRPC boundary: the only module, beside the client, that knows protobuf types and tonic.
+//! The gRPC boundary, both sides of it: the only module that imports tonic.
 //!
-//! In: HTTP/2 connections. Out: calls of [`Engine::extract`] and their answers as messages. Called by `server`.
+//! In: HTTP/2 connections. Out: calls of [`Engine::extract`] and their answers as messages. Called by `server`. The generated types
+//! ([`pb`]) and the [`client`] live here too, for the commands that ask a server.
+
+pub mod client;
+pub mod pb;
 
 mod answer;
 mod chunks;
@@ -26,7 +30,7 @@ use thiserror::Error;
 
 use crate::{
     engine::Engine,
-    pb::{FILE_DESCRIPTOR_SET, v1::dense_vision_server::DenseVisionServer},
+    grpc::pb::{FILE_DESCRIPTOR_SET, v1::dense_vision_server::DenseVisionServer},
 };
 
 /// Name of the service, as in health checks.

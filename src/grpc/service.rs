@@ -11,8 +11,8 @@ use tracing::{Instrument as _, Span};
 
 use crate::{
     engine::{Clock, Engine, Extracted, InferError},
+    grpc::pb::v1::{self as pb, dense_vision_server::DenseVision},
     grpc::{answer, chunks::Chunks, convert, status::status, stream as bidirectional},
-    pb::v1::{self as pb, dense_vision_server::DenseVision},
     telemetry::record,
 };
 
@@ -97,7 +97,8 @@ impl DenseVision for DenseVisionService {
     }
 
     async fn list_models(&self, _request: Request<pb::ListModelsRequest>) -> Result<Response<pb::ListModelsResponse>, Status> {
-        let models = self.engine.models().map(|model| answer::model(model, &self.engine, self.max_message_bytes)).collect();
+        let models = self.engine.models();
+        let models = models.iter().map(|model| answer::model(model, &self.engine, self.max_message_bytes)).collect();
         Ok(Response::new(pb::ListModelsResponse { models }))
     }
 

@@ -15,7 +15,7 @@ use tracing::error;
 
 use crate::{
     engine::{ErrorCode, InferError},
-    pb::v1 as pb,
+    grpc::pb::v1 as pb,
 };
 
 /// The gRPC code of a cause.

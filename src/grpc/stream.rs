@@ -18,8 +18,8 @@ use tracing::{Instrument as _, Span};
 
 use crate::{
     engine::{Clock, Engine, Extracted, InferError},
+    grpc::pb::v1 as pb,
     grpc::{answer, chunks::Chunks, convert, service::observe, status::stream_error},
-    pb::v1 as pb,
 };
 
 /// Longest id of a request, in bytes.

@@ -22,7 +22,7 @@ pub use options::{HeadOptions, ImportOptions, Preset};
 use crate::{
     manifest::{ModelEntry, RepositoryError, is_valid_name, load_dir},
     onnx::OnnxError,
-    weights::{self, NamedTensors, Recognised, VitHints, WeightsError, assemble_vit},
+    weights::{self, Recognised, VitHints, WeightsError, assemble_vit},
 };
 
 /// Boxed reason of a failed check.
@@ -117,14 +117,14 @@ pub fn import(
 fn recognise(options: &ImportOptions) -> Result<Recognised, ImportError> {
     let failed = |source| ImportError::Weights { path: options.source.clone(), source };
     let tensors = weights::read(&options.source).map_err(failed)?;
-    let hints = hints(options, &tensors)?;
+    let hints = hints(options)?;
     let mut recognised = assemble_vit(tensors, &hints).map_err(failed)?;
     recognised.variant = options.position.unwrap_or(recognised.variant);
     Ok(recognised)
 }
 
 /// What `config.json` beside Hugging Face weights says, overridden by the options.
-fn hints(options: &ImportOptions, _tensors: &NamedTensors) -> Result<VitHints, ImportError> {
+fn hints(options: &ImportOptions) -> Result<VitHints, ImportError> {
     let mut hints = VitHints { heads: options.heads, norm_eps: options.norm_eps, native_grid: options.native_grid };
     let path = options.source.with_file_name("config.json");
     let Ok(text) = fs::read_to_string(&path) else { return Ok(hints) };

@@ -30,7 +30,10 @@ pub(super) fn model(recognised: &Recognised, options: &ImportOptions, dir: &Path
     let default = options.default.or(head_tap).unwrap_or(Tap { facet: Facet::NormToken, layer: last });
     for (option, tap) in [("--default", Some(default)), ("--lift-tap", head_tap)] {
         if let Some(tap) = tap.filter(|tap| !layers.contains(&tap.layer) || !options.facets.contains(&tap.facet)) {
-            return Err(ImportError::Option { option, problem: format!("{tap} is not among the facets and layers that the graph offers") });
+            return Err(ImportError::Option {
+                option,
+                problem: format!("{tap} is not among the facets and layers that the graph offers"),
+            });
         }
     }
     let position = write_position(recognised, dir)?;

@@ -18,7 +18,7 @@ pub use builder::{Dim, GraphBuilder, Value};
 pub use file::{load, save};
 pub use ops::{Along, ConvGeometry};
 pub use proto::ModelProto;
-pub use prune::prune;
+pub use prune::{prune, prune_bytes};
 
 /// ONNX operator set of the default domain that the builders use: the first with `Gelu`.
 pub const OPSET: u32 = 20;
@@ -48,6 +48,9 @@ pub enum OnnxError {
         #[source]
         source: prost::DecodeError,
     },
+    /// Bytes are no ONNX model.
+    #[error("the bytes are no ONNX model")]
+    Malformed(#[source] prost::DecodeError),
     /// A model holds no graph.
     #[error("the model holds no graph")]
     NoGraph,

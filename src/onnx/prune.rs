@@ -7,6 +7,9 @@
 
 use std::collections::HashSet;
 
+use bytes::Bytes;
+use prost::Message as _;
+
 use crate::onnx::{
     OnnxError,
     proto::{GraphProto, ModelProto},
@@ -39,6 +42,15 @@ pub fn prune(model: &ModelProto, outputs: &[&str]) -> Result<ModelProto, OnnxErr
         output: graph.output.iter().filter(|output| outputs.contains(&output.name.as_str())).cloned().collect(),
     };
     Ok(ModelProto { graph: Some(pruned), ..model_head(model) })
+}
+
+/// The same for a serialised model.
+///
+/// # Errors
+/// [`OnnxError::Malformed`] for bytes that are no model, and those of [`prune`].
+pub fn prune_bytes(onnx: &[u8], outputs: &[&str]) -> Result<Vec<u8>, OnnxError> {
+    let model = ModelProto::decode(Bytes::copy_from_slice(onnx)).map_err(OnnxError::Malformed)?;
+    Ok(prune(&model, outputs)?.encode_to_vec())
 }
 
 /// Everything of a model but its graph.

@@ -34,7 +34,8 @@ pub fn run_graph(library: &Library, path: &Path, inputs: &[(&str, Array)], outpu
     let failed = |source: Source| RuntimeError::Run { model: path.display().to_string(), source };
     let mut values: Vec<(&str, SessionInputValue<'_>)> = Vec::with_capacity(inputs.len());
     for (name, array) in inputs {
-        let tensor = TensorRef::from_array_view((array.shape.clone(), array.values.as_slice())).map_err(|error| failed(error.into()))?;
+        let tensor =
+            TensorRef::from_array_view((array.shape.clone(), array.values.as_slice())).map_err(|error| failed(error.into()))?;
         values.push((name, tensor.into()));
     }
     let results = session.run(values).map_err(failed)?;

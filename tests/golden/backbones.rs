@@ -36,8 +36,14 @@ const CASES: [Case; 11] = [
     Case { registers: 4, ..case("timm_s14_reg4", "timm_s14_reg4.safetensors", "official", 14, PositionVariant::Antialias) },
     case("hf_vit", "hf_vit/model.safetensors", "hf-vit", 14, PositionVariant::Exact),
     case("hf_dinov2", "hf_dinov2/model.safetensors.index.json", "hf-dinov2", 14, PositionVariant::Exact),
-    Case { ffn: FfnKind::Swiglu, ..case("hf_dinov2_swiglu", "hf_dinov2_swiglu/model.safetensors", "hf-dinov2", 14, PositionVariant::Exact) },
-    Case { registers: 4, ..case("hf_dinov2_reg4", "hf_dinov2_reg4/model.safetensors", "hf-dinov2", 14, PositionVariant::Antialias) },
+    Case {
+        ffn: FfnKind::Swiglu,
+        ..case("hf_dinov2_swiglu", "hf_dinov2_swiglu/model.safetensors", "hf-dinov2", 14, PositionVariant::Exact)
+    },
+    Case {
+        registers: 4,
+        ..case("hf_dinov2_reg4", "hf_dinov2_reg4/model.safetensors", "hf-dinov2", 14, PositionVariant::Antialias)
+    },
 ];
 
 const fn case(name: &'static str, file: &'static str, key_map: &'static str, patch: u32, variant: PositionVariant) -> Case {
@@ -89,7 +95,8 @@ fn every_source_is_recognised_and_computes_what_its_own_library_computes() {
                     if facet == Facet::Token {
                         golden[&format!("{size}.cls.token.{layer}")].assert_close(&output.cls.unwrap(), &format!("{what} CLS"));
                         if let Some(registers) = output.registers {
-                            golden[&format!("{size}.registers.token.{layer}")].assert_close(&registers, &format!("{what} registers"));
+                            golden[&format!("{size}.registers.token.{layer}")]
+                                .assert_close(&registers, &format!("{what} registers"));
                         }
                     }
                 }
@@ -124,7 +131,8 @@ fn a_head_is_fitted_to_a_patch_size_that_is_not_its_own() {
     let lift = imported.entry.manifest.lift.clone().unwrap();
     assert_eq!((lift.tap, lift.guidance), (Tap { facet: Facet::Key, layer: 1 }, 16));
     let image = golden_image("dinov2_s14", "other");
-    let key = RunKey { height: image.height(), width: image.width(), tap: lift.tap, lift_passes: 2, cls: false, registers: false };
+    let key =
+        RunKey { height: image.height(), width: image.width(), tap: lift.tap, lift_passes: 2, cls: false, registers: false };
     let output = runner(&imported.entry).run(&key, &[image]).unwrap().remove(0);
     assert_eq!((output.map.rows(), output.map.cols(), output.map.channels()), (12, 20, C));
 }
@@ -158,7 +166,8 @@ fn a_failed_import_leaves_nothing_and_says_what_does_not_fit() {
     // A model that does not run.
     let error = import(&options("dino_s16.safetensors", &out), |_entry| Err("does not run".into())).unwrap_err();
     assert!(matches!(error, ImportError::Check(_)), "{error:?}");
-    let left: Vec<_> = std::fs::read_dir(&out).map(|entries| entries.map(|entry| entry.unwrap().path()).collect()).unwrap_or_default();
+    let left: Vec<_> =
+        std::fs::read_dir(&out).map(|entries| entries.map(|entry| entry.unwrap().path()).collect()).unwrap_or_default();
     assert!(left.is_empty(), "{left:?}");
     // A place that is taken.
     import_of("dino_s16.safetensors").unwrap();
@@ -175,7 +184,14 @@ fn a_head_is_refused_on_a_backbone_or_activation_that_is_not_its_own() {
     let path = entry.dir.join("model.toml");
     let text = std::fs::read_to_string(&path).unwrap();
     let other = "0".repeat(64);
-    std::fs::write(&path, text.replace(&format!("backbone_sha256 = \"{}\"", entry.manifest.backbone.sha256), &format!("backbone_sha256 = \"{other}\""))).unwrap();
+    std::fs::write(
+        &path,
+        text.replace(
+            &format!("backbone_sha256 = \"{}\"", entry.manifest.backbone.sha256),
+            &format!("backbone_sha256 = \"{other}\""),
+        ),
+    )
+    .unwrap();
     let error = densevit::manifest::load_dir(&entry.dir).unwrap_err();
     assert!(error.to_string().contains("belongs to backbone"), "{error}");
     std::fs::write(&path, text).unwrap();

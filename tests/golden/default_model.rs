@@ -48,7 +48,8 @@ fn the_native_size_agrees_in_its_mean_and_its_corner() {
         let got = run(&mut runner, facet, &image("dinov2_vits14/astronaut_518x518.png"));
         let corner: Vec<f32> = [0, 1, 37, 38].iter().flat_map(|cell| got[cell * 384..(cell + 1) * 384].to_vec()).collect();
         golden[&format!("{tensor}_corner")].channels_last().assert_close(&corner, tensor);
-        let mean = |channel: usize| got.iter().skip(channel).step_by(384).map(|value| f64::from(*value)).sum::<f64>() / (37.0 * 37.0);
+        let mean =
+            |channel: usize| got.iter().skip(channel).step_by(384).map(|value| f64::from(*value)).sum::<f64>() / (37.0 * 37.0);
         #[expect(clippy::cast_possible_truncation, reason = "compared in single precision")]
         let mean: Vec<f32> = (0..384).map(|channel| mean(channel) as f32).collect();
         golden[&format!("{tensor}_mean")].assert_close(&mean, tensor);
@@ -66,7 +67,8 @@ fn an_image_gives_the_same_features_alone_and_in_a_batch() {
     let alone = runner.run(&key, &[first]).unwrap().remove(0);
     let tensor = Tensor { shape: vec![16, 16, 384], values: alone.map.data().to_vec() };
     tensor.assert_close(both[1].map.data(), "in a batch");
-    Tensor { shape: vec![384], values: alone.cls.unwrap().to_vec() }.assert_close(both[1].cls.as_ref().unwrap(), "CLS in a batch");
+    Tensor { shape: vec![384], values: alone.cls.unwrap().to_vec() }
+        .assert_close(both[1].cls.as_ref().unwrap(), "CLS in a batch");
 }
 
 fn import_variant(out: &Path, change: impl FnOnce(&mut ImportOptions)) -> ModelEntry {
@@ -104,6 +106,13 @@ fn a_graph_baked_for_one_size_stands_alone() {
     let mut runner = runner(&entry);
     let got = run(&mut runner, Facet::Key, &image("dinov2_vits14/chelsea_238x322.png"));
     golden["key"].channels_last().assert_close(&got, "baked");
-    let other = RunKey { height: 224, width: 224, tap: Tap { facet: Facet::Key, layer: 11 }, lift_passes: 0, cls: false, registers: false };
+    let other = RunKey {
+        height: 224,
+        width: 224,
+        tap: Tap { facet: Facet::Key, layer: 11 },
+        lift_passes: 0,
+        cls: false,
+        registers: false,
+    };
     assert!(runner.run(&other, &[image("dinov2_vits14/astronaut_224x224.png")]).is_err(), "another size is refused");
 }

@@ -3,8 +3,8 @@
 use std::{collections::HashMap, fs, path::PathBuf};
 
 use densevit::{
-    manifest::ModelEntry,
     engine::GRAPH_TOOLS,
+    manifest::ModelEntry,
     runtime::{Library, ModelRunner, RuntimeConfig, RuntimeModel},
     tensor::RgbImage,
 };

@@ -1,9 +1,9 @@
 //! `ExtractStream`: many images in flight on one call.
 
-use std::{collections::HashMap, time::Duration};
+use std::collections::HashMap;
 
 use bytes::Bytes;
-use densevit::pb::v1::{self as pb, extract_chunk, extract_stream_response::Result as Answer};
+use densevit::grpc::pb::v1::{self as pb, extract_chunk, extract_stream_response::Result as Answer};
 use tokio_stream::{StreamExt as _, iter};
 use tonic::Code;
 
@@ -98,6 +98,6 @@ async fn a_client_that_leaves_takes_its_requests_along() {
     drop(answers);
     // What was in flight leaves; the server answers others at once, and its count of requests in flight falls to zero.
     client(&server).await.extract(request(encoded(png(32, 32)), features(0))).await.unwrap();
-    tokio::time::timeout(Duration::from_secs(10), server.idle()).await.expect("requests of a client that left stay in flight");
+    server.idle().await;
     server.stop().await;
 }

@@ -1,6 +1,6 @@
 //! `ExtractChunked`: any size, with a client that takes 4 MiB.
 
-use densevit::pb::v1::{self as pb, extract_chunk::Part};
+use densevit::grpc::pb::v1::{self as pb, extract_chunk::Part};
 
 use crate::support::{client, encoded, f32s, features, png, request, server};
 

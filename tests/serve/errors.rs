@@ -1,7 +1,7 @@
 //! Bad input: a clear error that names the field and the limit, with the right code, and nobody else is hurt.
 
 use bytes::Bytes;
-use densevit::pb::v1 as pb;
+use densevit::grpc::pb::v1 as pb;
 use tonic::{Code, Status};
 use tonic_types::StatusExt as _;
 

@@ -2,12 +2,17 @@
 
 use std::time::Duration;
 
-use densevit::pb::v1 as pb;
+use densevit::{
+    grpc::pb::v1::{self as pb, dense_vision_client::DenseVisionClient},
+    server::Server,
+};
 use tokio::task::JoinSet;
 use tonic::Code;
 use tonic_health::pb::{HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient};
 
-use crate::support::{channel, client, encoded, features, http_get, png, request, server, server_with};
+use crate::support::{
+    channel, channel_to, client, config, encoded, features, heavy, http_get, png, request, server, server_with,
+};
 
 #[tokio::test]
 async fn health_knows_the_server_the_service_and_each_model() {
@@ -20,6 +25,27 @@ async fn health_knows_the_server_the_service_and_each_model() {
     let unknown = health.check(HealthCheckRequest { service: "models/huge".into() }).await.unwrap_err();
     assert_eq!(unknown.code(), Code::NotFound);
     server.stop().await;
+}
+
+#[tokio::test]
+async fn until_the_models_are_warm_nothing_serves_and_calls_are_unavailable() {
+    let mut server = Server::bind(config(&[("admin.enabled", "true"), ("admin.listen", "127.0.0.1:0")])).await.unwrap();
+    let admin = server.admin_address().unwrap();
+    let mut health = HealthClient::new(channel_to(server.address()).await);
+    let mut client = DenseVisionClient::new(channel_to(server.address()).await);
+    for (is_loaded, expected, probe) in [(false, ServingStatus::NotServing, 503), (true, ServingStatus::Serving, 200)] {
+        if is_loaded {
+            server.load().await.unwrap();
+        }
+        for service in ["", "densevit.v1.DenseVision", "models/tiny"] {
+            let status = health.check(HealthCheckRequest { service: service.into() }).await.unwrap().into_inner().status();
+            assert_eq!(status, expected, "{service:?}");
+        }
+        assert!(http_get(admin, "/readyz").await.starts_with(&format!("HTTP/1.1 {probe}")));
+        let answer = client.extract(request(encoded(png(32, 32)), features(0))).await;
+        assert_eq!(answer.err().map(|status| status.code()), (!is_loaded).then_some(Code::Unavailable));
+    }
+    server.run(async {}).await;
 }
 
 #[tokio::test]
@@ -44,7 +70,7 @@ async fn shutdown_under_load_loses_nothing_that_was_accepted() {
     let mut calls = JoinSet::new();
     for _ in 0..16 {
         let mut client = client(&server).await;
-        calls.spawn(async move { client.extract(request(encoded(png(512, 512)), features(1))).await });
+        calls.spawn(async move { client.extract(heavy()).await });
     }
     server.in_flight(16).await;
     let address = server.address();

@@ -1,6 +1,6 @@
 //! The menu of outputs: each option against what the plain answer says.
 
-use densevit::pb::v1 as pb;
+use densevit::grpc::pb::v1 as pb;
 use half::f16;
 
 use crate::support::{TestServer, client, encoded, f32s, features, png, request, server};

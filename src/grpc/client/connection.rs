@@ -9,8 +9,8 @@ use tonic::{
 };
 
 use crate::{
-    client::assemble::{AssembleError, Assembler, Features},
-    pb::v1::{self as pb, dense_vision_client::DenseVisionClient},
+    grpc::client::assemble::{AssembleError, Assembler, Features},
+    grpc::pb::v1::{self as pb, dense_vision_client::DenseVisionClient},
 };
 
 /// HTTP/2 receive windows: a 40 MB map must not wait for round trips.

@@ -4,7 +4,7 @@ use bytes::{Bytes, BytesMut};
 use thiserror::Error;
 
 use crate::{
-    pb::v1::{self as pb, extract_chunk::Part},
+    grpc::pb::v1::{self as pb, extract_chunk::Part},
     postprocess::crc32,
 };
 

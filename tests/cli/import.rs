@@ -1,0 +1,42 @@
+//! `densevit import` and `densevit --version`.
+
+use crate::support::{fixture, run};
+
+#[test]
+fn an_import_says_what_it_recognised_and_refuses_to_overwrite() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().to_str().unwrap();
+    let weights = fixture("backbones/dinov2_s14_reg4.safetensors");
+    let import = |more: &[&str]| run(&[&["import", &weights, "--name", "reg", "--out", out], more].concat());
+    let first = import(&[]).expect_success().stdout;
+    for words in ["recognised dinov2", "registers 4", "patch 14", "backbone.onnx", "model.toml"] {
+        assert!(first.contains(words), "{words:?} is missing in\n{first}");
+    }
+    let again = import(&[]).expect_failure();
+    assert!(again.contains("exists already") && again.contains("--force"), "{again}");
+    import(&["--force", "--precision", "fp16"]).expect_success();
+    let names: Vec<_> = std::fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!(names, ["reg"], "nothing else is left");
+}
+
+#[test]
+fn weights_that_cannot_be_used_are_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().to_str().unwrap();
+    for (source, words) in
+        [("nowhere.safetensors", "nowhere.safetensors"), ("README.md", "README.md"), ("Cargo.toml", "safetensors")]
+    {
+        let error = run(&["import", source, "--name", "x", "--out", out]).expect_failure();
+        assert!(error.contains(words), "{error}");
+    }
+    let error = run(&["import", &fixture("backbones/dino_s16.safetensors"), "--name", "../up", "--out", out]).expect_failure();
+    assert!(error.contains("--name"), "{error}");
+}
+
+#[test]
+fn the_version_names_crate_binding_runtime_and_providers() {
+    let text = run(&["--version"]).expect_success().stdout;
+    for words in ["densevit 0.1.0", "ort 2.0.0-rc.15", "ONNX Runtime 1.31.1", "cpu"] {
+        assert!(text.contains(words), "{words:?} is missing in {text}");
+    }
+}

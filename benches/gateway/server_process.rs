@@ -18,24 +18,18 @@ pub struct ServerProcess {
 }
 
 impl ServerProcess {
-    /// Serves `models` on a free port, in batches of one, and waits until it is ready.
-    pub fn start(models: &Path) -> anyhow::Result<Self> {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_densevit"))
-            .args([
-                "serve",
-                "--listen",
-                "127.0.0.1:0",
-                "--no-admin",
-                "--log",
-                "warn",
-                "--set",
-                "batch.max_batch_size=1",
-                "--models",
-            ])
-            .arg(models)
-            .stdout(Stdio::piped())
-            .spawn()
-            .context("starting the server")?;
+    /// Serves `models` on a free port and waits until it is ready.
+    pub fn start(models: &Path, config: Option<&Path>, overrides: &[(String, String)]) -> anyhow::Result<Self> {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_densevit"));
+        command.args(["serve", "--listen", "127.0.0.1:0", "--no-admin", "--log", "warn", "--default-model", "bench", "--models"]);
+        command.arg(models);
+        config.iter().for_each(|config| {
+            command.arg("--config").arg(config);
+        });
+        overrides.iter().for_each(|(key, value)| {
+            command.arg("--set").arg(format!("{key}={value}"));
+        });
+        let mut child = command.stdout(Stdio::piped()).spawn().context("starting the server")?;
         let stdout = child.stdout.take().context("the server's output is not there")?;
         let mut line = String::new();
         BufReader::new(stdout).read_line(&mut line)?;

@@ -8,5 +8,5 @@ mod lift;
 pub mod position;
 mod vit;
 
-pub use lift::{LiftOptions, build_lift, lift_parameters};
+pub use lift::{LiftOptions, PRIOR_FLOOR, bilinear_prior, build_lift};
 pub use vit::{Baked, VitOptions, build_vit};

@@ -8,10 +8,10 @@ use std::{
 use safetensors::{Dtype, serialize_to_file, tensor::TensorView};
 
 use crate::{
-    graph::{Baked, LiftOptions, VitOptions, build_lift, build_vit, lift_parameters, position},
+    graph::{Baked, LiftOptions, VitOptions, build_lift, build_vit, position},
     import::{HeadOptions, ImportError, ImportOptions, write_failed},
     manifest::{
-        BackboneFile, FORMAT, Facet, LiftFile, LiftForm, MANIFEST_FILE, Manifest, PositionSpec, PreprocessSpec, Provenance, Tap,
+        BackboneFile, FORMAT, Facet, LiftFile, MANIFEST_FILE, Manifest, PositionSpec, PreprocessSpec, Provenance, Tap,
         sha256_file,
     },
     onnx::{self, OPSET},
@@ -163,13 +163,14 @@ fn write_lift(
     Ok(LiftFile {
         file: file.to_owned(),
         sha256: digest(&path)?,
-        form: LiftForm::Official,
+        form: weights.form,
+        window: weights.window(),
         tap,
         backbone_sha256: backbone_sha256.to_owned(),
         guidance: weights.guidance,
         opset: OPSET,
         precision: options.precision,
-        parameters: lift_parameters(u64::from(arch.width)),
+        parameters: weights.n_parameters(),
         license: head.license.clone(),
         source: file_name(&head.source),
     })

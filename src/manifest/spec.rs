@@ -259,20 +259,30 @@ pub struct BackboneFile {
     pub default: Tap,
 }
 
-/// Form of a LiFT head.
+/// Form of a LiFT head: what its last layer's values mean.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum LiftForm {
-    /// As published (Suri et al., ECCV 2024).
+    /// As published (Suri et al., ECCV 2024): the features themselves.
     Official,
+    /// A correction that is added to the bilinear double of the features.
+    Residual,
+    /// Logits over the K x K coarse cells around each fine one; the result is their convex combination, so it never leaves the
+    /// backbone's own features.
+    Guided,
 }
 
 impl LiftForm {
+    /// All forms.
+    pub const ALL: [Self; 3] = [Self::Official, Self::Residual, Self::Guided];
+
     /// The name used in manifests and answers.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
             Self::Official => "official",
+            Self::Residual => "residual",
+            Self::Guided => "guided",
         }
     }
 }
@@ -287,6 +297,9 @@ pub struct LiftFile {
     pub sha256: String,
     /// Form of the head.
     pub form: LiftForm,
+    /// Guided form: side K of the window of coarse cells.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub window: Option<u32>,
     /// The only activations that the head accepts.
     pub tap: Tap,
     /// SHA-256 of the backbone that the head was trained on.

@@ -47,6 +47,18 @@ impl GraphBuilder {
         self.node("Sigmoid", &[x], Vec::new())
     }
 
+    /// Softmax over the last axis.
+    pub fn softmax(&mut self, x: &Value) -> Value {
+        self.node("Softmax", &[x], vec![int("axis", -1)])
+    }
+
+    /// `x` with `n` copies of its outermost entries before and after, along each of `axes`.
+    pub fn pad_edge(&mut self, x: &Value, n: i64, axes: &[i64]) -> Value {
+        let (pads, axes) = (self.ints(&vec![n; 2 * axes.len()]), self.ints(axes));
+        let absent = Value(String::new());
+        self.node("Pad", &[x, &pads, &absent, &axes], vec![string("mode", "edge")])
+    }
+
     /// Exact (erf) GELU.
     pub fn gelu(&mut self, x: &Value) -> Value {
         self.node("Gelu", &[x], Vec::new())
@@ -103,6 +115,13 @@ impl GraphBuilder {
     /// Part of `x` along one axis.
     pub fn slice(&mut self, x: &Value, along: Along) -> Value {
         let (begin, end, axis) = (self.ints(&[along.begin]), self.ints(&[along.end]), self.ints(&[along.axis]));
+        self.node("Slice", &[x, &begin, &end, &axis], Vec::new())
+    }
+
+    /// `extent` entries of `x` along `axis`, from the one at `begin`; the extent is a list of one integer that the graph computes.
+    pub fn window(&mut self, x: &Value, (axis, begin): (i64, i64), extent: &Value) -> Value {
+        let (begin, axis) = (self.ints(&[begin]), self.ints(&[axis]));
+        let end = self.add(&begin, extent);
         self.node("Slice", &[x, &begin, &end, &axis], Vec::new())
     }
 

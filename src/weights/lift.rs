@@ -2,7 +2,10 @@
 
 use ndarray::{Array1, Array2, Array4, Axis, Ix1, Ix4};
 
-use crate::weights::{ConvBn, LiftWeights, Linear, WeightsError, named::NamedTensors};
+use crate::{
+    manifest::LiftForm,
+    weights::{ConvBn, LiftWeights, Linear, Norm, WeightsError, named::NamedTensors},
+};
 
 /// Order of the feature channels that a head was trained on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -16,7 +19,12 @@ pub enum ChannelOrder {
     },
 }
 
+/// Epsilon of the BatchNorm over the features.
+const BN_EPSILON: f32 = 1e-5;
+
 /// Assembles the head in `tensors` for a backbone of `patch` pixels and `channels` channels.
+///
+/// Names are those of the authors' state dict. Heads of another form carry its name in front: `guided.up1.up.weight`.
 ///
 /// # Errors
 /// [`WeightsError::Missing`], [`WeightsError::Tensor`] for a wrong shape, [`WeightsError::Unmatched`] for names left over.
@@ -26,31 +34,77 @@ pub fn assemble_lift(
     channels: usize,
     order: ChannelOrder,
 ) -> Result<LiftWeights, WeightsError> {
+    let form = form(&tensors);
     let mut tensors = tensors.renamed(|name| {
         let name = name.strip_prefix("module.").unwrap_or(name);
+        let name = name.strip_prefix(form.name()).and_then(|name| name.strip_prefix('.')).unwrap_or(name);
         (!name.ends_with("num_batches_tracked")).then(|| name.to_owned())
     });
-    let (up, half) = ((channels + 32) / 2, channels / 2);
+    let (up, mid, n_outputs) = widths(&tensors, form, channels)?;
     let mut weights = LiftWeights {
+        form,
         // The published module pools for patch 16 and does not for patch 8; other patch sizes are fitted to 16.
         guidance: if patch == 8 { 8 } else { 16 },
+        features: if form == LiftForm::Official { None } else { Some(features(&mut tensors, channels)?) },
         image1: conv_bn(&mut tensors, "image_convs_1.0", "image_convs_1.1", [32, 3, 3, 3])?,
         image2: conv_bn(&mut tensors, "image_convs_1.3", "image_convs_1.4", [32, 32, 3, 3])?,
         image3: conv_bn(&mut tensors, "image_convs_2.0", "image_convs_2.1", [32, 32, 3, 3])?,
         up_weight: take(&mut tensors, "up1.up.weight", [channels + 32, up, 2, 2])?,
         up_bias: take_vector(&mut tensors, "up1.up.bias", up)?,
-        double1: conv_bn(&mut tensors, "up1.conv_1.double_conv.0", "up1.conv_1.double_conv.1", [half, up + 32, 3, 3])?,
-        double2: conv_bn(&mut tensors, "up1.conv_1.double_conv.3", "up1.conv_1.double_conv.4", [half, half, 3, 3])?,
-        out: out(&mut tensors, channels, half)?,
+        double1: conv_bn(&mut tensors, "up1.conv_1.double_conv.0", "up1.conv_1.double_conv.1", [mid, up + 32, 3, 3])?,
+        double2: conv_bn(&mut tensors, "up1.conv_1.double_conv.3", "up1.conv_1.double_conv.4", [mid, mid, 3, 3])?,
+        out: out(&mut tensors, n_outputs, mid)?,
     };
     let left_over = tensors.names().take(12).collect::<Vec<_>>().join(", ");
     if !left_over.is_empty() {
-        return Err(WeightsError::Unmatched { key_map: "official LiFT", missing: "nothing".into(), left_over });
+        return Err(WeightsError::Unmatched { key_map: "LiFT", missing: "nothing".into(), left_over });
     }
-    if let ChannelOrder::HeadFastest { heads } = order {
+    if let (ChannelOrder::HeadFastest { heads }, LiftForm::Official) = (order, form) {
         to_natural_order(&mut weights, channels, heads as usize)?;
     }
     Ok(weights)
+}
+
+/// The form whose name stands before the tensors' names.
+fn form(tensors: &NamedTensors) -> LiftForm {
+    let marks =
+        |form: &LiftForm| tensors.names().any(|name| name.strip_prefix(form.name()).is_some_and(|rest| rest.starts_with('.')));
+    LiftForm::ALL.into_iter().find(marks).unwrap_or(LiftForm::Official)
+}
+
+/// Widths of the trunk and number of outputs: fixed in the official form, read from the shapes in the others.
+fn widths(tensors: &NamedTensors, form: LiftForm, channels: usize) -> Result<(usize, usize, usize), WeightsError> {
+    if form == LiftForm::Official {
+        return Ok(((channels + 32) / 2, channels / 2, channels));
+    }
+    let extent = |name: &str, axis: usize| {
+        let shape = tensors.shape(name).ok_or_else(|| WeightsError::Missing { name: name.to_owned() })?;
+        shape.get(axis).copied().ok_or_else(|| wrong_shape(name, shape, &[0; 4]))
+    };
+    let (up, mid, n_outputs) = (extent("up1.up.weight", 1)?, extent("outc.weight", 1)?, extent("outc.weight", 0)?);
+    let window = n_outputs.isqrt();
+    let fits = match form {
+        LiftForm::Guided => window * window == n_outputs && window % 2 == 1,
+        _ => n_outputs == channels,
+    };
+    if fits {
+        return Ok((up, mid, n_outputs));
+    }
+    let problem = format!(
+        "has {n_outputs} outputs: {} for the {} form",
+        if form == LiftForm::Guided { "expected the square of an odd number" } else { "expected one a channel" },
+        form.name()
+    );
+    Err(WeightsError::Tensor { name: "outc.weight".into(), problem })
+}
+
+/// The BatchNorm over the features, in evaluation mode, as scale and shift.
+fn features(tensors: &mut NamedTensors, channels: usize) -> Result<Norm, WeightsError> {
+    let mut part = |name: &str| take_vector(tensors, &format!("features.{name}"), channels);
+    let (gamma, beta, mean, var) = (part("weight")?, part("bias")?, part("running_mean")?, part("running_var")?);
+    let scale = gamma / var.mapv(|var| (var + BN_EPSILON).sqrt());
+    let bias = beta - mean * &scale;
+    Ok(Norm { weight: scale, bias })
 }
 
 /// Moves input and output channels from `i * heads + head` to `head * d + i`.
@@ -83,9 +137,9 @@ fn conv_bn(tensors: &mut NamedTensors, conv: &str, norm: &str, shape: [usize; 4]
     })
 }
 
-fn out(tensors: &mut NamedTensors, channels: usize, half: usize) -> Result<Linear, WeightsError> {
-    let kernel = take(tensors, "outc.weight", [channels, half, 1, 1])?;
-    let bias = take_vector(tensors, "outc.bias", channels)?;
+fn out(tensors: &mut NamedTensors, n_outputs: usize, mid: usize) -> Result<Linear, WeightsError> {
+    let kernel = take(tensors, "outc.weight", [n_outputs, mid, 1, 1])?;
+    let bias = take_vector(tensors, "outc.bias", n_outputs)?;
     let weight: Array2<f32> = kernel.index_axis_move(Axis(3), 0).index_axis_move(Axis(2), 0);
     Ok(Linear { weight, bias })
 }
@@ -114,7 +168,68 @@ fn wrong_shape(name: &str, got: &[usize], expected: &[usize]) -> WeightsError {
 mod tests {
     #![expect(clippy::unwrap_used, reason = "tests")]
 
+    use bytes::Bytes;
+
     use super::*;
+    use crate::weights::{Stored, StoredType};
+
+    /// A head of zeros under the names of its form.
+    fn zeros(form: LiftForm, [channels, up, mid, n_outputs]: [usize; 4]) -> NamedTensors {
+        let mut tensors = NamedTensors::default();
+        let prefix = if form == LiftForm::Official { String::new() } else { format!("{}.", form.name()) };
+        let mut insert = |name: &str, shape: &[usize]| {
+            let bytes = Bytes::from(vec![0; 4 * shape.iter().product::<usize>()]);
+            let tensor = Stored { element_type: Some(StoredType::F32), shape: shape.to_vec(), bytes };
+            tensors.insert(format!("{prefix}{name}"), tensor);
+        };
+        let convs = [
+            ("image_convs_1.0", "image_convs_1.1", [32, 3, 3, 3], true),
+            ("image_convs_1.3", "image_convs_1.4", [32, 32, 3, 3], true),
+            ("image_convs_2.0", "image_convs_2.1", [32, 32, 3, 3], true),
+            ("up1.conv_1.double_conv.0", "up1.conv_1.double_conv.1", [mid, up + 32, 3, 3], false),
+            ("up1.conv_1.double_conv.3", "up1.conv_1.double_conv.4", [mid, mid, 3, 3], false),
+        ];
+        for (conv, norm, shape, has_bias) in convs {
+            insert(&format!("{conv}.weight"), &shape);
+            if has_bias {
+                insert(&format!("{conv}.bias"), &shape[..1]);
+            }
+            ["weight", "bias", "running_mean", "running_var"]
+                .iter()
+                .for_each(|part| insert(&format!("{norm}.{part}"), &shape[..1]));
+        }
+        insert("up1.up.weight", &[channels + 32, up, 2, 2]);
+        insert("up1.up.bias", &[up]);
+        insert("outc.weight", &[n_outputs, mid, 1, 1]);
+        insert("outc.bias", &[n_outputs]);
+        if form != LiftForm::Official {
+            ["weight", "bias", "running_mean", "running_var"]
+                .iter()
+                .for_each(|part| insert(&format!("features.{part}"), &[channels]));
+        }
+        tensors
+    }
+
+    #[test]
+    fn parameter_counts_are_those_of_the_published_module() {
+        for (channels, count) in [(192, 346_416), (384, 1_187_280), (768, 4_417_296), (1024, 7_717_520)] {
+            let file = zeros(LiftForm::Official, [channels, (channels + 32) / 2, channels / 2, channels]);
+            let head = assemble_lift(file, 16, channels, ChannelOrder::Natural).unwrap();
+            assert_eq!((head.n_parameters(), head.window()), (count, None));
+        }
+    }
+
+    #[test]
+    fn other_forms_are_told_by_their_prefix_and_bring_their_own_widths() {
+        let guided = assemble_lift(zeros(LiftForm::Guided, [64, 16, 24, 25]), 14, 64, ChannelOrder::Natural).unwrap();
+        assert_eq!((guided.form, guided.window(), guided.guidance), (LiftForm::Guided, Some(5), 16));
+        let residual = assemble_lift(zeros(LiftForm::Residual, [64, 16, 24, 64]), 8, 64, ChannelOrder::Natural).unwrap();
+        assert_eq!((residual.form, residual.window(), residual.guidance), (LiftForm::Residual, None, 8));
+        for wrong in [(LiftForm::Guided, 16), (LiftForm::Guided, 24), (LiftForm::Residual, 25)] {
+            let error = assemble_lift(zeros(wrong.0, [64, 16, 24, wrong.1]), 14, 64, ChannelOrder::Natural).unwrap_err();
+            assert!(error.to_string().contains("outc.weight"), "{error}");
+        }
+    }
 
     #[test]
     fn official_channel_order_is_undone_on_both_sides() {
@@ -130,6 +245,8 @@ mod tests {
         };
         let official = [0.0, 2.0, 1.0, 3.0];
         let mut weights = LiftWeights {
+            form: LiftForm::Official,
+            features: None,
             guidance: 16,
             image1: conv(),
             image2: conv(),

@@ -15,7 +15,10 @@ use std::{
 use ndarray::{Array1, Array2, Array3, Array4};
 use thiserror::Error;
 
-use crate::{manifest::Architecture, onnx::OnnxError};
+use crate::{
+    manifest::{Architecture, LiftForm},
+    onnx::OnnxError,
+};
 
 pub use lift::{ChannelOrder, assemble_lift};
 pub use named::{NamedTensors, Stored, StoredType};
@@ -211,25 +214,51 @@ pub struct ConvBn {
     pub var: Array1<f32>,
 }
 
-/// All weights of a LiFT head in its official form (Suri et al., ECCV 2024), feature channels in natural (head-major) order.
+/// All weights of a LiFT head (Suri et al., ECCV 2024), feature channels in natural (head-major) order.
+///
+/// C channels of the features; U and M widths of the trunk, `(C + 32) / 2` and `C / 2` in the official form, free in the others; O
+/// outputs of the last layer: C, or K x K in the guided form.
 #[derive(Clone, Debug)]
 pub struct LiftWeights {
+    /// What the last layer's values mean.
+    pub form: LiftForm,
     /// Side of the guidance image per input cell, in pixels: 16 (with the 2x2 max pooling) or 8 (without).
     pub guidance: u32,
+    /// Scale and shift of the features before the trunk, `[C]` each; none in the official form.
+    pub features: Option<Norm>,
     /// `image_convs_1.0/.1`: 3 -> 32, 3x3, stride 2.
     pub image1: ConvBn,
     /// `image_convs_1.3/.4`: 32 -> 32, 3x3, stride 2.
     pub image2: ConvBn,
     /// `image_convs_2.0/.1`: 32 -> 32, 3x3, stride 2.
     pub image3: ConvBn,
-    /// `up1.up.weight`: `[C + 32, (C + 32) / 2, 2, 2]`, transposed-convolution layout (in, out).
+    /// `up1.up.weight`: `[C + 32, U, 2, 2]`, transposed-convolution layout (in, out).
     pub up_weight: Array4<f32>,
-    /// `up1.up.bias`: `[(C + 32) / 2]`.
+    /// `up1.up.bias`: `[U]`.
     pub up_bias: Array1<f32>,
-    /// `up1.conv_1.double_conv.0/.1`: (C + 32) / 2 + 32 -> C / 2, 3x3.
+    /// `up1.conv_1.double_conv.0/.1`: U + 32 -> M, 3x3.
     pub double1: ConvBn,
-    /// `up1.conv_1.double_conv.3/.4`: C / 2 -> C / 2, 3x3.
+    /// `up1.conv_1.double_conv.3/.4`: M -> M, 3x3.
     pub double2: ConvBn,
-    /// `outc`: `[C, C / 2]` (1x1 convolution).
+    /// `outc`: `[O, M]` (1x1 convolution).
     pub out: Linear,
+}
+
+impl LiftWeights {
+    /// Side K of the window of coarse cells that a guided head chooses from.
+    #[must_use]
+    pub fn window(&self) -> Option<u32> {
+        (self.form == LiftForm::Guided).then(|| u32::try_from(self.out.bias.len().isqrt()).unwrap_or_default())
+    }
+
+    /// Trainable numbers, BatchNorm statistics not counted: 1,187,280 in the official form for 384 channels.
+    #[must_use]
+    pub fn n_parameters(&self) -> u64 {
+        let conv = |conv: &ConvBn| conv.weight.len() + conv.bias.as_ref().map_or(0, Array1::len) + 2 * conv.gamma.len();
+        let convs = [&self.image1, &self.image2, &self.image3, &self.double1, &self.double2];
+        let features = self.features.as_ref().map_or(0, |norm| norm.weight.len() + norm.bias.len());
+        let up = self.up_weight.len() + self.up_bias.len();
+        let total = convs.into_iter().map(conv).sum::<usize>() + features + up + self.out.weight.len() + self.out.bias.len();
+        total as u64
+    }
 }

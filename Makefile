@@ -12,10 +12,10 @@ MODEL := models/dinov2-vits14-imgfocus/1/model.toml
 WEIGHTS := third_party/weights/vit_s_focus.onnx
 BIN := target/release/densevit
 
-.PHONY: help setup fetch build demo serve test bench lint clean
+.PHONY: help setup setup-train fetch build demo serve test bench lint clean
 
 help: ## Show the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 fetch:
 	@$(PYTHON) deploy/setup/fetch.py --ort $(ORT)
@@ -30,19 +30,23 @@ setup: fetch build ## Fetch ONNX Runtime and the default weights, build, import 
 	fi
 	@echo "setup: done (ONNX Runtime in third_party/, the default model in models/)"
 
+setup-train: setup ## Fetch libtorch too: what `cargo train` and the tests of the trainer need
+	@$(PYTHON) deploy/setup/fetch.py --train
+	@echo "setup-train: done (libtorch in third_party/)"
+
 demo: setup ## Serve the default model, extract a photo through gRPC, leave a picture in demo/
 	@deploy/demo.sh
 
 serve: setup ## Serve the default model on port 50051
 	@exec $(BIN) serve
 
-lint: ## Formatting, clippy and documentation
+lint: setup-train ## Formatting, clippy and documentation
 	@echo "lint: formatting";     $(CARGO) fmt --all --check
 	@echo "lint: clippy";         $(CARGO) clippy --release --locked --workspace --all-targets -- -D warnings
 	@echo "lint: documentation";  RUSTDOCFLAGS="-D warnings" $(CARGO) doc --release --locked --workspace --no-deps --quiet
 
 # Everything in the release profile: one set of dependencies to compile, and tests at full speed.
-test: setup ## Check everything: lint, unit and integration tests, the real model, the Python client
+test: setup-train ## Check everything: lint, unit and integration tests, the real model, the Python client, the trainer
 	@$(MAKE) --no-print-directory lint
 	@echo "test: unit and integration tests"
 	@$(CARGO) test --release --locked --workspace

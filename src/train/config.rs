@@ -1,0 +1,195 @@
+//! What a run is asked for: presets, a TOML file, flags. Saved beside every checkpoint.
+
+use densevit::manifest::{Facet, LiftForm, Tap};
+use serde::{Deserialize, Serialize};
+
+/// How the small images of a training example are made from the large one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "snake_case")]
+pub enum Downscale {
+    /// Every second, every fourth pixel, as the authors' code does.
+    Stride,
+    /// Antialiased.
+    Antialias,
+}
+
+/// Which part of a photo becomes an example.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "snake_case")]
+pub enum Framing {
+    /// All of it, squeezed into a square, as the authors' code does.
+    Squeeze,
+    /// A random square of at least half the shorter side, mirrored half of the time.
+    Crop,
+}
+
+/// Course of the learning rate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "snake_case")]
+pub enum Schedule {
+    /// The same from the first step to the last.
+    Constant,
+    /// Up over the warm-up, then down to zero along half a cosine.
+    Cosine,
+}
+
+/// Settings of `train lift`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct LiftConfig {
+    /// Form of the head.
+    pub form: LiftForm,
+    /// Facet that the head takes; none means the model's default.
+    pub facet: Option<Facet>,
+    /// Block that the head takes; none means the model's default.
+    pub layer: Option<u32>,
+    /// Guided form: side of the window of coarse cells, odd.
+    pub window: i64,
+    /// Width of the trunk of residual and guided heads. The official form has its own.
+    pub width: i64,
+    /// Side of the largest image of an example, in pixels: a multiple of four patches.
+    pub size: u32,
+    /// How its half and its quarter are made.
+    pub downscale: Downscale,
+    /// Which part of a photo becomes an example.
+    pub framing: Framing,
+    /// Examples of each photo.
+    pub views: u32,
+    /// Examples of a step.
+    pub batch: usize,
+    /// Steps of the whole run.
+    pub steps: u64,
+    /// Highest learning rate.
+    pub learning_rate: f64,
+    /// Course of the learning rate.
+    pub schedule: Schedule,
+    /// Steps until the highest learning rate.
+    pub warmup: u64,
+    /// Share of the old value in the moving average of the weights, a step; 0 for none.
+    pub ema: f64,
+    /// Share of the photos that is kept for validation.
+    pub validation: f64,
+    /// Steps between validations and checkpoints.
+    pub validate_every: u64,
+    /// Of weights, views and order.
+    pub seed: u64,
+}
+
+/// A named set of settings.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Preset {
+    /// As published: official form, strided images, constant rate, plain Adam. Colour jitter is left out.
+    Official,
+    /// This project's: guided form, antialiased crops, cosine schedule, moving average.
+    Guided,
+}
+
+impl Preset {
+    /// Its settings.
+    #[must_use]
+    pub fn config(self) -> LiftConfig {
+        let guided = LiftConfig {
+            form: LiftForm::Guided,
+            facet: None,
+            layer: None,
+            window: 5,
+            width: 64,
+            size: 448,
+            downscale: Downscale::Antialias,
+            framing: Framing::Crop,
+            views: 1,
+            batch: 8,
+            steps: 2000,
+            learning_rate: 1e-3,
+            schedule: Schedule::Cosine,
+            warmup: 50,
+            ema: 0.995,
+            validation: 0.1,
+            validate_every: 250,
+            seed: 0,
+        };
+        match self {
+            Self::Guided => guided,
+            Self::Official => LiftConfig {
+                form: LiftForm::Official,
+                downscale: Downscale::Stride,
+                framing: Framing::Squeeze,
+                schedule: Schedule::Constant,
+                warmup: 0,
+                ema: 0.0,
+                ..guided
+            },
+        }
+    }
+}
+
+impl Default for LiftConfig {
+    fn default() -> Self {
+        Preset::Guided.config()
+    }
+}
+
+impl LiftConfig {
+    /// What the head takes, on a model with this default.
+    #[must_use]
+    pub fn tap(&self, default: Tap) -> Tap {
+        Tap { facet: self.facet.unwrap_or(default.facet), layer: self.layer.unwrap_or(default.layer) }
+    }
+
+    /// Learning rate of a step (0-based).
+    #[must_use]
+    pub fn rate(&self, step: u64) -> f64 {
+        #[expect(clippy::cast_precision_loss, reason = "steps are far fewer than 2^53")]
+        let share = |part: u64, whole: u64| part as f64 / whole.max(1) as f64;
+        let warm = if step < self.warmup { share(step + 1, self.warmup) } else { 1.0 };
+        let course = match self.schedule {
+            Schedule::Constant => 1.0,
+            Schedule::Cosine => {
+                let progress = share(step.saturating_sub(self.warmup), self.steps.saturating_sub(self.warmup));
+                0.5 * (1.0 + (std::f64::consts::PI * progress.min(1.0)).cos())
+            }
+        };
+        self.learning_rate * warm * course
+    }
+
+    /// The first setting that cannot be, for a patch of so many pixels.
+    ///
+    /// # Errors
+    /// Its name and what is wrong.
+    pub fn check(&self, patch: u32) -> Result<(), String> {
+        if self.window < 1 || self.window % 2 == 0 {
+            return Err(format!("window is {}: it must be odd", self.window));
+        }
+        if self.size == 0 || !self.size.is_multiple_of(4 * patch) {
+            return Err(format!("size is {}: it must be a multiple of four patches, {}", self.size, 4 * patch));
+        }
+        if self.batch == 0 || self.views == 0 || self.width < 1 || self.validate_every == 0 {
+            return Err("batch, views, width and validate_every must be at least 1".into());
+        }
+        if !(0.0..1.0).contains(&self.ema) || !(0.0..1.0).contains(&self.validation) || self.learning_rate <= 0.0 {
+            return Err("ema and validation must lie in [0, 1), learning_rate above 0".into());
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_rate_warms_up_and_ends_at_zero() {
+        let config = LiftConfig { learning_rate: 1.0, warmup: 4, steps: 104, ..LiftConfig::default() };
+        assert_eq!([0, 3].map(|step| config.rate(step)), [0.25, 1.0]);
+        assert!((config.rate(54) - 0.5).abs() < 1e-12 && config.rate(104) < 1e-12);
+        assert!((Preset::Official.config().rate(1999) - 1e-3).abs() < 1e-12);
+    }
+
+    #[test]
+    fn settings_that_cannot_be_are_named() {
+        let bad = |config: LiftConfig| config.check(14).err().unwrap_or_default();
+        assert!(bad(LiftConfig { window: 4, ..LiftConfig::default() }).contains("window"));
+        assert!(bad(LiftConfig { size: 450, ..LiftConfig::default() }).contains("multiple of four patches, 56"));
+        assert_eq!(bad(LiftConfig::default()), "");
+    }
+}

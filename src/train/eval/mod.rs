@@ -1,0 +1,3 @@
+//! Measures heads, always beside plain upsampling.
+
+pub mod upsampling;

@@ -1,0 +1,170 @@
+//! The LiFT head in the training framework (Suri et al., ECCV 2024), in its three forms. `densevit::graph` builds the same from the same
+//! names; `tests/train` compares both.
+
+use std::collections::BTreeMap;
+
+use densevit::{graph::bilinear_prior, manifest::LiftForm};
+use tch::{
+    Tensor,
+    nn::{self, Module as _, ModuleT as _},
+};
+
+use crate::config::LiftConfig;
+
+/// Channels of the guidance.
+const GUIDANCE: i64 = 32;
+
+/// Shape of a head.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HeadShape {
+    /// What the last layer's values mean.
+    pub form: LiftForm,
+    /// Channels of a descriptor.
+    pub channels: i64,
+    /// Pixels on a side of a patch.
+    pub patch: i64,
+    /// Width of the trunk, for residual and guided heads.
+    pub width: i64,
+    /// Side of the guided window.
+    pub window: i64,
+}
+
+impl HeadShape {
+    /// The head that `config` asks for on a backbone.
+    #[must_use]
+    pub fn new(config: &LiftConfig, channels: usize, patch: u32) -> Self {
+        let channels = i64::try_from(channels).unwrap_or(i64::MAX);
+        Self { form: config.form, channels, patch: i64::from(patch), width: config.width, window: config.window }
+    }
+
+    /// Widths of the trunk and number of outputs.
+    fn widths(&self) -> [i64; 3] {
+        match self.form {
+            LiftForm::Official => [(self.channels + GUIDANCE) / 2, self.channels / 2, self.channels],
+            LiftForm::Residual => [self.width, self.width, self.channels],
+            LiftForm::Guided => [self.width, self.width, self.window * self.window],
+        }
+    }
+
+    /// Pixels of guidance a cell.
+    fn guidance(&self) -> i64 {
+        if self.patch == 8 { 8 } else { 16 }
+    }
+}
+
+/// A convolution and its BatchNorm.
+#[derive(Debug)]
+struct ConvBn {
+    conv: nn::Conv2D,
+    norm: nn::BatchNorm,
+}
+
+impl ConvBn {
+    fn new(parent: &nn::Path<'_>, idx: i64, (n_in, n_out): (i64, i64), stride: i64, bias: bool) -> Self {
+        let config = nn::ConvConfig { stride, padding: 1, bias, ..nn::ConvConfig::default() };
+        Self {
+            conv: nn::conv2d(parent / idx, n_in, n_out, 3, config),
+            norm: nn::batch_norm2d(parent / (idx + 1), n_out, nn::BatchNormConfig::default()),
+        }
+    }
+
+    fn forward(&self, x: &Tensor, train: bool) -> Tensor {
+        self.norm.forward_t(&self.conv.forward(x), train).relu()
+    }
+}
+
+/// A LiFT head.
+#[derive(Debug)]
+pub struct Head {
+    shape: HeadShape,
+    features: Option<nn::BatchNorm>,
+    image1: ConvBn,
+    image2: ConvBn,
+    image3: ConvBn,
+    up: nn::ConvTranspose2D,
+    double1: ConvBn,
+    double2: ConvBn,
+    out: nn::Conv2D,
+    /// `[2, 2, K * K]`, guided form only.
+    prior: Option<Tensor>,
+}
+
+impl Head {
+    /// A head with fresh weights under the authors' names. The last layer of residual and guided heads begins at zero: they begin as
+    /// bilinear upsampling.
+    #[must_use]
+    pub fn new(root: &nn::Path<'_>, shape: HeadShape) -> Self {
+        let [up, mid, n_outputs] = shape.widths();
+        let (first, second, double) = (root / "image_convs_1", root / "image_convs_2", root / "up1" / "conv_1" / "double_conv");
+        let is_ours = shape.form != LiftForm::Official;
+        let up_config = nn::ConvTransposeConfig { stride: 2, ..nn::ConvTransposeConfig::default() };
+        let zero = nn::ConvConfig { ws_init: nn::Init::Const(0.0), ..nn::ConvConfig::default() };
+        let window = usize::try_from(shape.window).unwrap_or(1);
+        let prior = || {
+            let prior = bilinear_prior(window);
+            Tensor::from_slice(&prior.iter().copied().collect::<Vec<f32>>()).view([2, 2, shape.window * shape.window])
+        };
+        Self {
+            shape,
+            features: is_ours.then(|| nn::batch_norm2d(root / "features", shape.channels, nn::BatchNormConfig::default())),
+            image1: ConvBn::new(&first, 0, (3, GUIDANCE), 2, true),
+            image2: ConvBn::new(&first, 3, (GUIDANCE, GUIDANCE), 2, true),
+            image3: ConvBn::new(&second, 0, (GUIDANCE, GUIDANCE), 2, true),
+            up: nn::conv_transpose2d(root / "up1" / "up", shape.channels + GUIDANCE, up, 2, up_config),
+            double1: ConvBn::new(&double, 0, (up + GUIDANCE, mid), 1, false),
+            double2: ConvBn::new(&double, 3, (mid, mid), 1, false),
+            out: nn::conv2d(root / "outc", mid, n_outputs, 1, if is_ours { zero } else { nn::ConvConfig::default() }),
+            prior: (shape.form == LiftForm::Guided).then(prior),
+        }
+    }
+
+    /// Features of twice the resolution.
+    ///
+    /// # Shapes
+    /// - `image`: `[B, 3, h * patch, w * patch]` f32, normalised
+    /// - `features`: `[B, C, h, w]` f32
+    /// - output: `[B, C, 2h, 2w]` f32
+    pub fn forward(&self, image: &Tensor, features: &Tensor, train: bool) -> Tensor {
+        let (rows, cols) = (features.size()[2], features.size()[3]);
+        let guidance = self.shape.guidance();
+        let is_fitted = self.shape.patch == guidance;
+        let image = if is_fitted {
+            image.shallow_clone()
+        } else {
+            image.upsample_bilinear2d([guidance * rows, guidance * cols], false, None, None)
+        };
+        let quarter = self.image2.forward(&self.image1.forward(&image, train), train);
+        let fine = if guidance == 16 { quarter.max_pool2d([2, 2], [2, 2], [0, 0], [1, 1], false) } else { quarter };
+        let coarse = self.image3.forward(&fine, train);
+        let scaled = self.features.as_ref().map_or_else(|| features.shallow_clone(), |norm| norm.forward_t(features, train));
+        let up = self.up.forward(&Tensor::cat(&[&scaled, &coarse], 1));
+        let once = self.double1.forward(&Tensor::cat(&[&up, &fine], 1), train);
+        let raw = self.out.forward(&self.double2.forward(&once, train));
+        match (&self.prior, self.shape.form) {
+            (Some(prior), _) => combine(&raw, features, prior, self.shape.window),
+            (None, LiftForm::Residual) => features.upsample_bilinear2d([2 * rows, 2 * cols], false, None, None) + raw,
+            (None, _) => raw,
+        }
+    }
+}
+
+/// Convex combinations of the `window` x `window` coarse cells around each fine one: softmax of `logits` `[B, K * K, 2h, 2w]` plus the
+/// prior, times the features `[B, C, h, w]`.
+fn combine(logits: &Tensor, features: &Tensor, prior: &Tensor, window: i64) -> Tensor {
+    let &[batch, channels, rows, cols] = features.size().as_slice() else { return features.shallow_clone() };
+    let (n_taps, n_cells, reach) = (window * window, batch * rows * cols, window / 2);
+    let by_phase = logits.view([batch, n_taps, rows, 2, cols, 2]).permute([0, 2, 4, 3, 5, 1]);
+    let shares = (by_phase + prior).softmax(-1, logits.kind()).reshape([n_cells, 4, n_taps]);
+    let padded = features.replication_pad2d([reach; 4]);
+    let windows = padded.im2col([window; 2], [1, 1], [0, 0], [1, 1]).view([batch, channels, n_taps, rows * cols]);
+    let windows = windows.permute([0, 3, 2, 1]).reshape([n_cells, n_taps, channels]);
+    let fine = shares.bmm(&windows).view([batch, rows, cols, 2, 2, channels]);
+    fine.permute([0, 5, 1, 3, 2, 4]).reshape([batch, channels, 2 * rows, 2 * cols])
+}
+
+/// Every tensor of a head by name, for files: trainable ones and statistics. Heads that are not official carry their form in front.
+#[must_use]
+pub fn named(store: &nn::VarStore, form: LiftForm) -> BTreeMap<String, Tensor> {
+    let prefix = if form == LiftForm::Official { String::new() } else { format!("{}.", form.name()) };
+    store.variables().into_iter().map(|(name, tensor)| (format!("{prefix}{name}"), tensor)).collect()
+}

@@ -1,0 +1,24 @@
+//! # train
+//!
+//! The companion of `densevit`: trains the heads that it serves. The only package that links the training framework.
+//!
+//! ```text
+//! folders of photos ─► data (photos, view) ─► backbone (the server's sessions) ─► data::cache ─► data::loader ─► head ─► loss ─► fit
+//!                                                                                     │
+//! densevit import --lift ◄── lift.safetensors ◄───────────────────────────────────────┘
+//! ```
+
+pub mod backbone;
+pub mod config;
+pub mod data;
+
+pub mod head;
+
+pub mod checkpoint;
+pub mod loss;
+pub mod optim;
+
+pub mod eval;
+pub mod fit;
+
+pub mod commands;

@@ -1,0 +1,118 @@
+//! Adam (Kingma and Ba, 2015), over named tensors, with moments that can be saved: the framework's own cannot.
+
+use std::collections::BTreeMap;
+
+use tch::{Kind, Tensor, nn::VarStore};
+
+const BETA1: f64 = 0.9;
+const BETA2: f64 = 0.999;
+const EPSILON: f64 = 1e-8;
+
+/// State of the optimiser.
+#[derive(Debug)]
+pub struct Adam {
+    weights: BTreeMap<String, Tensor>,
+    first: BTreeMap<String, Tensor>,
+    second: BTreeMap<String, Tensor>,
+    n_steps: i32,
+}
+
+impl Adam {
+    /// Over all trainable tensors of `store`, with moments of zero.
+    #[must_use]
+    pub fn new(store: &VarStore) -> Self {
+        let weights: BTreeMap<_, _> = store.variables().into_iter().filter(|(_, tensor)| tensor.requires_grad()).collect();
+        let zeros = || weights.iter().map(|(name, tensor)| (name.clone(), tensor.zeros_like().detach())).collect();
+        Self { first: zeros(), second: zeros(), weights, n_steps: 0 }
+    }
+
+    /// One step along the gradient of `loss`.
+    pub fn step(&mut self, loss: &Tensor, rate: f64) {
+        for weight in self.weights.values_mut() {
+            weight.zero_grad();
+        }
+        loss.backward();
+        self.n_steps += 1;
+        let (bias1, bias2) = (1.0 - BETA1.powi(self.n_steps), 1.0 - BETA2.powi(self.n_steps));
+        tch::no_grad(|| {
+            for ((weight, first), second) in self.weights.values_mut().zip(self.first.values_mut()).zip(self.second.values_mut())
+            {
+                let gradient = weight.grad();
+                if !gradient.defined() {
+                    continue;
+                }
+                let _updated = first.g_mul_scalar_(BETA1).g_add_(&(&gradient * (1.0 - BETA1)));
+                let _updated = second.g_mul_scalar_(BETA2).g_add_(&(&gradient * &gradient * (1.0 - BETA2)));
+                let spread = (&*second / bias2).sqrt() + EPSILON;
+                let _updated = weight.g_sub_(&(&*first * (rate / bias1) / spread));
+            }
+        });
+    }
+
+    /// Moments and number of steps, for a checkpoint.
+    pub fn state(&self) -> impl Iterator<Item = (String, Tensor)> + '_ {
+        let named = |kind: &'static str, tensors: &BTreeMap<String, Tensor>| {
+            tensors.iter().map(|(name, tensor)| (format!("{kind}.{name}"), tensor.shallow_clone())).collect::<Vec<_>>()
+        };
+        let n_steps = Tensor::from_slice(&[self.n_steps]).to_kind(Kind::Float);
+        let counted = std::iter::once(("adam.steps".to_owned(), n_steps));
+        named("adam.first", &self.first).into_iter().chain(named("adam.second", &self.second)).chain(counted)
+    }
+
+    /// Takes the state of a checkpoint; `find` returns a tensor by name.
+    pub fn restore(&mut self, find: impl Fn(&str) -> Option<Tensor>) -> Option<()> {
+        for (kind, tensors) in [("adam.first", &mut self.first), ("adam.second", &mut self.second)] {
+            for (name, tensor) in tensors.iter_mut() {
+                tensor.copy_(&find(&format!("{kind}.{name}"))?);
+            }
+        }
+        #[expect(clippy::cast_possible_truncation, reason = "a whole number that was an i32")]
+        let n_steps = find("adam.steps")?.double_value(&[0]) as i32;
+        self.n_steps = n_steps;
+        Some(())
+    }
+}
+
+/// Moving average of all tensors of a store, statistics included.
+#[derive(Debug)]
+pub struct Average {
+    tensors: BTreeMap<String, Tensor>,
+    keep: f64,
+}
+
+impl Average {
+    /// Begins with the present values; `keep` is the share of the old value that stays in a step.
+    #[must_use]
+    pub fn new(store: &VarStore, keep: f64) -> Self {
+        let tensors = store.variables().into_iter().map(|(name, tensor)| (name, tensor.detach().copy())).collect();
+        Self { tensors, keep }
+    }
+
+    /// Takes the present values in. Early steps count more, so that the first values are soon forgotten.
+    pub fn update(&mut self, store: &VarStore, step: u64) {
+        #[expect(clippy::cast_precision_loss, reason = "steps are far fewer than 2^53")]
+        let keep = self.keep.min((1.0 + step as f64) / (10.0 + step as f64));
+        let present = store.variables();
+        tch::no_grad(|| {
+            for (name, tensor) in &mut self.tensors {
+                if let Some(value) = present.get(name) {
+                    let _updated = tensor.g_mul_scalar_(keep).g_add_(&(value * (1.0 - keep)));
+                }
+            }
+        });
+    }
+
+    /// The averaged tensors, by name.
+    #[must_use]
+    pub fn tensors(&self) -> &BTreeMap<String, Tensor> {
+        &self.tensors
+    }
+
+    /// Takes the state of a checkpoint.
+    pub fn restore(&mut self, find: impl Fn(&str) -> Option<Tensor>) -> Option<()> {
+        for (name, tensor) in &mut self.tensors {
+            tensor.copy_(&find(&format!("average.{name}"))?);
+        }
+        Some(())
+    }
+}

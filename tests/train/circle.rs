@@ -1,0 +1,117 @@
+//! From photos to served features: `train lift`, `densevit import --lift`, gRPC.
+
+use std::process::Command;
+
+use bytes::Bytes;
+use densevit::{
+    config::ServeConfig,
+    grpc::{client::Client, pb::v1 as pb},
+    import::HeadOptions,
+    manifest::{LiftForm, Tap},
+    server::Server,
+    tensor::RgbImage,
+};
+use tch::{Device, Tensor, nn};
+use train::{
+    backbone::Backbone,
+    data::loader::{Shape, normalised},
+    head::{Head, HeadShape, named},
+};
+
+use crate::support::{error, head_file, photos, tiny_model};
+
+/// Single precision on both sides, in different orders, over the head's convolutions.
+const FP32: f64 = 1e-4;
+
+fn image() -> RgbImage {
+    RgbImage::new(48, 80, (0..48 * 80 * 3).map(|idx| u8::try_from(idx * 7 % 251).unwrap()).collect()).unwrap()
+}
+
+/// What the trained head makes of the image in the training framework, `[rows, cols, C]`.
+fn expected(dir: &std::path::Path, tap: Tap, head: &std::path::Path) -> Tensor {
+    let mut backbone = Backbone::open(dir, |_default| tap).unwrap();
+    let map = backbone.features(&image()).unwrap();
+    let features = Tensor::from_slice(&map.data()[..]).view([1, 3, 5, 64]).permute([0, 3, 1, 2]).contiguous();
+    let shape = Shape { grid: 0, size: 0, channels: 64, mean: [0.485, 0.456, 0.406], std: [0.229, 0.224, 0.225] };
+    let pixels = normalised(&Tensor::from_slice(image().data()).view([1, 48, 80, 3]), shape);
+    let store = nn::VarStore::new(Device::Cpu);
+    let shape = HeadShape { form: LiftForm::Guided, channels: 64, patch: 16, width: 8, window: 3 };
+    let module = Head::new(&store.root(), shape);
+    let weights = head_file(head);
+    tch::no_grad(|| {
+        named(&store, LiftForm::Guided).into_iter().for_each(|(name, mut tensor)| tensor.copy_(&weights[&name]));
+        module.forward(&pixels, &features, false).permute([0, 2, 3, 1]).squeeze_dim(0)
+    })
+}
+
+async fn served(models: &std::path::Path) -> pb::ExtractResponse {
+    let settings = [("grpc.listen", "127.0.0.1:0"), ("admin.enabled", "false"), ("models.dir", models.to_str().unwrap())];
+    let settings: Vec<(String, String)> = settings.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
+    let server = Server::start(ServeConfig::load(None, &settings).unwrap()).await.unwrap();
+    let client = Client::connect(&server.address().to_string()).await.unwrap();
+    let raw = pb::RawImage { height: 48, width: 80, data: Bytes::from(image().into_data()) };
+    let native = pb::Preprocess { resize: Some(pb::preprocess::Resize::Native(true)), ..Default::default() };
+    let request = pb::ExtractRequest {
+        image: Some(pb::Image { source: Some(pb::image::Source::Raw(raw)) }),
+        preprocess: Some(native),
+        ..Default::default()
+    };
+    let features = client.extract_whole(request).await.unwrap();
+    server.run(async {}).await;
+    pb::ExtractResponse { header: Some(features.header), data: features.data }
+}
+
+#[test]
+fn a_head_trained_on_twelve_photos_is_served_as_it_was_trained() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    let entry = tiny_model(&at("models"), None);
+    let images = photos(12);
+    std::fs::write(images.path().join("broken.jpg"), b"no photo").unwrap();
+    let output = Command::new(env!("CARGO_BIN_EXE_train"))
+        .current_dir(format!("{}/../..", env!("CARGO_MANIFEST_DIR")))
+        .args(["lift", "--steps", "8", "--batch", "2", "--size", "64", "--width", "8", "--window", "3", "--validation", "0.4"])
+        .args(["--model".as_ref(), entry.dir.as_os_str(), "--images".as_ref(), images.path().as_os_str()])
+        .args(["--out".as_ref(), at("run").as_os_str(), "--cache".as_ref(), at("cache").as_os_str()])
+        .output()
+        .unwrap();
+    let (stdout, stderr) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{stdout}{stderr}");
+    assert!(stderr.contains("broken.jpg is skipped") && stdout.contains("wrote "), "{stdout}{stderr}");
+
+    let head = at("run").join("lift.safetensors");
+    let tap = entry.manifest.backbone.default;
+    let options = HeadOptions { source: head.clone(), order: None, tap: Some(tap), license: "test".into() };
+    let manifest = tiny_model(&at("models"), Some(options)).manifest;
+    let lift = manifest.lift.unwrap();
+    assert_eq!((lift.form, lift.window, lift.tap), (LiftForm::Guided, Some(3), tap));
+    let expected = expected(&entry.dir, tap, &head);
+    let answer = tokio::runtime::Runtime::new().unwrap().block_on(served(&at("models")));
+    let header = answer.header.unwrap();
+    assert_eq!((header.rows, header.cols, header.lift_passes), (6, 10, 1));
+    let values: Vec<f32> = answer.data.chunks_exact(4).map(|bytes| f32::from_le_bytes(bytes.try_into().unwrap())).collect();
+    let got = Tensor::from_slice(&values).view([6, 10, 64]);
+    assert!(error(&got, &expected) <= FP32, "{}", error(&got, &expected));
+}
+
+#[test]
+fn photos_that_are_all_broken_are_an_error() {
+    let folder = tempfile::tempdir().unwrap();
+    let entry = tiny_model(&folder.path().join("models"), None);
+    let images = folder.path().join("images");
+    std::fs::create_dir(&images).unwrap();
+    (0..12).for_each(|idx| std::fs::write(images.join(format!("{idx}.jpg")), format!("no photo {idx}")).unwrap());
+    let output = Command::new(env!("CARGO_BIN_EXE_train"))
+        .current_dir(format!("{}/../..", env!("CARGO_MANIFEST_DIR")))
+        .args(["lift", "--size", "64", "--validation", "0.4", "--model"])
+        .args([entry.dir.as_os_str(), "--images".as_ref(), images.as_os_str()])
+        .args([
+            "--out".as_ref(),
+            folder.path().join("run").as_os_str(),
+            "--cache".as_ref(),
+            folder.path().join("cache").as_os_str(),
+        ])
+        .output()
+        .unwrap();
+    assert!(!output.status.success() && String::from_utf8_lossy(&output.stderr).contains("photos can be used"));
+}

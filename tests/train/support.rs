@@ -1,0 +1,78 @@
+//! A tiny model, tiny photos, tensors of fixtures.
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
+
+use densevit::{
+    import::{HeadOptions, ImportOptions, import},
+    manifest::ModelEntry,
+};
+use tch::Tensor;
+use tempfile::TempDir;
+use train::{checkpoint, config::LiftConfig};
+
+pub fn fixture(path: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures").join(path)
+}
+
+pub fn tensors(path: &str) -> BTreeMap<String, Tensor> {
+    let bytes = std::fs::read(fixture(path)).unwrap();
+    let file = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+    // Counters of BatchNorm are integers, which no head reads.
+    let floats = file.iter().filter(|(_, view)| view.dtype() == safetensors::Dtype::F32);
+    floats
+        .map(|(name, view)| {
+            let values: Vec<f32> =
+                view.data().chunks_exact(4).map(|bytes| f32::from_le_bytes(bytes.try_into().unwrap())).collect();
+            let shape: Vec<i64> = view.shape().iter().map(|&extent| i64::try_from(extent).unwrap()).collect();
+            (name.to_owned(), Tensor::from_slice(&values).view(shape.as_slice()))
+        })
+        .collect()
+}
+
+pub fn head_file(path: &Path) -> BTreeMap<String, Tensor> {
+    checkpoint::read(path).unwrap().0
+}
+
+/// The largest difference relative to the largest value of the reference.
+pub fn error(got: &Tensor, expected: &Tensor) -> f64 {
+    assert_eq!(got.size(), expected.size());
+    (got - expected).abs().max().double_value(&[]) / expected.abs().max().double_value(&[])
+}
+
+/// The model "tiny" (DINO, patch 16, 64 channels) as `OUT/tiny/1`, with a head if one is given.
+pub fn tiny_model(out: &Path, head: Option<HeadOptions>) -> ModelEntry {
+    let mut options = ImportOptions::new(fixture("backbones/dino_s16.safetensors"), out.to_path_buf(), "tiny");
+    options.head = head;
+    options.force = true;
+    import(&options, |_entry| Ok(())).unwrap().entry
+}
+
+/// Photos of coloured blocks, each another.
+pub fn photos(n: u32) -> TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    for idx in 0..n {
+        let colour = |part: u32| u8::try_from((part * 37 + idx * 53) % 256).unwrap();
+        let picture =
+            image::RgbImage::from_fn(96, 80, |x, y| image::Rgb([colour(x / 8), colour(y / 8), colour(x / 16 + y / 16)]));
+        picture.save(folder.path().join(format!("{idx}.png"))).unwrap();
+    }
+    folder
+}
+
+/// Settings that take a moment.
+pub fn quick() -> LiftConfig {
+    LiftConfig {
+        size: 64,
+        width: 8,
+        window: 3,
+        batch: 2,
+        steps: 6,
+        warmup: 1,
+        validation: 0.4,
+        validate_every: 3,
+        ..LiftConfig::default()
+    }
+}

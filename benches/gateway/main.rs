@@ -122,7 +122,7 @@ fn start(models: &Path, config: Option<&Path>) -> anyhow::Result<Sides> {
     let library = Library::load(settings.library.as_deref(), from_environment.as_deref())?;
     let dir = models.join("bench/1");
     let manifest = load_dir(&dir)?.manifest;
-    let runner = RuntimeModel::open(&dir, &manifest, &settings.runtime, &library, GRAPH_TOOLS)?.runner();
+    let runner = ModelRunner::new(&RuntimeModel::open(&dir, &manifest, &settings.runtime, &library, GRAPH_TOOLS)?);
     let server = ServerProcess::start(models, config, &overrides)?;
     let tokio = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let client = tokio.block_on(Client::connect(server.address()))?;

@@ -121,7 +121,7 @@ fn open(entry: &ModelEntry, library: &Library, options: &LoadOptions) -> Result<
     let mut providers = Vec::new();
     let mut runners = Vec::with_capacity(options.runtime.instances.max(1));
     for _ in 0..options.runtime.instances.max(1) {
-        let mut runner = model.runner();
+        let mut runner = ModelRunner::new(&model);
         for [height, width] in warm_up_sizes(&entry.manifest, &options.warm_up) {
             providers = runner.warm_up(&model.default_key(height, width)).map_err(LoadError::Runtime)?;
         }
@@ -154,7 +154,7 @@ pub fn check_runs(entry: &ModelEntry, library: Option<&Path>) -> Result<(), Box<
     let model = RuntimeModel::open(&entry.dir, &entry.manifest, &RuntimeConfig::default(), &library, GRAPH_TOOLS)?;
     let patch = entry.manifest.architecture.patch;
     let [height, width] = entry.manifest.backbone.baked_size.unwrap_or([2 * patch, 3 * patch]);
-    let mut runner = model.runner();
+    let mut runner = ModelRunner::new(&model);
     runner.warm_up(&model.default_key(height, width))?;
     if let Some(lift) = &entry.manifest.lift {
         let key = RunKey { height, width, tap: lift.tap, lift_passes: 1, cls: true, registers: false };

@@ -11,6 +11,7 @@ mod chunks;
 mod convert;
 mod edge;
 mod listener;
+mod observe;
 mod service;
 mod status;
 mod stream;

@@ -10,10 +10,9 @@ use tonic::{Request, Response, Status, Streaming};
 use tracing::{Instrument as _, Span};
 
 use crate::{
-    engine::{Clock, Engine, Extracted, InferError},
+    engine::{Clock, Engine, Extracted},
     grpc::pb::v1::{self as pb, dense_vision_server::DenseVision},
-    grpc::{answer, chunks::Chunks, convert, status::status, stream as bidirectional},
-    telemetry::record,
+    grpc::{answer, chunks::Chunks, convert, observe::observe, status::status, stream as bidirectional},
 };
 
 /// Messages of a bidirectional call that wait for the client to read them.
@@ -41,15 +40,6 @@ impl DenseVisionService {
         };
         observe(method, clock, &outcome);
         outcome.map_err(|error| status(&error))
-    }
-}
-
-/// Records what became of a request.
-pub(super) fn observe(rpc: &'static str, clock: Clock, outcome: &Result<Extracted, InferError>) {
-    let total = clock.arrived.elapsed();
-    match outcome {
-        Ok(done) => record::request(rpc, total, Ok(&done.timing.stages())),
-        Err(error) => record::request(rpc, total, Err(error.code().label())),
     }
 }
 

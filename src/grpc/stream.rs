@@ -19,7 +19,7 @@ use tracing::{Instrument as _, Span};
 use crate::{
     engine::{Clock, Engine, Extracted, InferError},
     grpc::pb::v1 as pb,
-    grpc::{answer, chunks::Chunks, convert, service::observe, status::stream_error},
+    grpc::{answer, chunks::Chunks, convert, observe::observe, status::stream_error},
 };
 
 /// Longest id of a request, in bytes.

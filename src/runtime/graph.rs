@@ -6,8 +6,8 @@ use ort::{session::SessionInputValue, value::TensorRef};
 
 use super::{
     error::{RuntimeError, Source},
+    graph_file::GraphFile,
     library::Library,
-    model::GraphFile,
     provider::Provider,
     session::{SessionOptions, ViewSession},
 };

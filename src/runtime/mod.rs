@@ -7,6 +7,7 @@
 
 mod error;
 mod graph;
+mod graph_file;
 mod library;
 mod lru;
 mod model;
@@ -19,8 +20,9 @@ mod view;
 pub use self::{
     error::{RuntimeError, Source},
     graph::{Array, run_graph},
+    graph_file::Prune,
     library::{Library, Versions},
-    model::{FitPosition, GraphTools, PositionTable, Prune, RuntimeConfig, RuntimeModel},
+    model::{FitPosition, GraphTools, PositionTable, RuntimeConfig, RuntimeModel},
     provider::Provider,
     runner::ModelRunner,
     threads::{ThreadConfig, cpu_quota},

@@ -6,8 +6,8 @@
 //! need no real model, and the shape of graphs stays in one place.
 
 use std::{
-    fmt, fs,
-    path::{Path, PathBuf},
+    fmt,
+    path::Path,
     sync::{Arc, Mutex, PoisonError},
 };
 
@@ -16,10 +16,10 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     error::{RuntimeError, Source},
+    graph_file::{GraphFile, Prune},
     library::Library,
     lru::Lru,
     provider::Provider,
-    runner::ModelRunner,
     session::SessionOptions,
     threads::{ThreadConfig, cpu_quota},
     view::RunKey,
@@ -61,9 +61,6 @@ pub struct GraphTools {
     pub fit_position: FitPosition,
 }
 
-/// Serialised model and names of outputs to serialised model.
-pub type Prune = fn(onnx: &[u8], outputs: &[&str]) -> Result<Vec<u8>, Source>;
-
 /// Stored table and `[rows, cols]` to values `[rows * cols * D]`.
 pub type FitPosition = fn(table: &PositionTable, grid: [usize; 2]) -> Result<Vec<f32>, Source>;
 
@@ -85,15 +82,6 @@ impl fmt::Debug for PositionTable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "PositionTable({:?}, {:?})", self.shape, self.variant)
     }
-}
-
-/// A graph's file in memory.
-pub(super) struct GraphFile {
-    pub(super) path: PathBuf,
-    onnx: Vec<u8>,
-    /// External data, by file name.
-    pub(super) external: Vec<(String, Arc<[u8]>)>,
-    prune: Prune,
 }
 
 /// A loaded model.
@@ -120,8 +108,8 @@ impl RuntimeModel {
         library: &Library,
         tools: GraphTools,
     ) -> Result<Arc<Self>, RuntimeError> {
-        let backbone = GraphFile::read(dir, &manifest.backbone.file, &manifest.backbone.external, tools)?;
-        let lift = manifest.lift.as_ref().map(|lift| GraphFile::read(dir, &lift.file, &[], tools)).transpose()?;
+        let backbone = GraphFile::read(dir, &manifest.backbone.file, &manifest.backbone.external, tools.prune)?;
+        let lift = manifest.lift.as_ref().map(|lift| GraphFile::read(dir, &lift.file, &[], tools.prune)).transpose()?;
         let position = match manifest.backbone.baked_size {
             Some(_) => None,
             None => Some(read_position(&dir.join(&manifest.position.file), manifest.position.variant)?),
@@ -140,12 +128,6 @@ impl RuntimeModel {
             fitted: Mutex::new(Lru::new(config.max_positions)),
             fit_position: tools.fit_position,
         }))
-    }
-
-    /// A runner with sessions of its own, none of which is created yet.
-    #[must_use]
-    pub fn runner(self: &Arc<Self>) -> ModelRunner {
-        ModelRunner::new(Arc::clone(self))
     }
 
     /// The manifest.
@@ -181,28 +163,6 @@ impl RuntimeModel {
 impl fmt::Debug for RuntimeModel {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "RuntimeModel({} version {})", self.manifest.name, self.manifest.version)
-    }
-}
-
-impl GraphFile {
-    /// A graph that is run as it is.
-    pub(super) fn whole(path: PathBuf, onnx: Vec<u8>) -> Self {
-        Self { path, onnx, external: Vec::new(), prune: |onnx, _outputs| Ok(onnx.to_vec()) }
-    }
-
-    fn read(dir: &Path, file: &str, external: &[[String; 2]], tools: GraphTools) -> Result<Self, RuntimeError> {
-        let read = |name: &str| {
-            let path = dir.join(name);
-            fs::read(&path).map_err(|source| RuntimeError::Read { path, source })
-        };
-        let external = external.iter().map(|[name, _]| Ok((name.clone(), Arc::from(read(name)?)))).collect::<Result<_, _>>()?;
-        Ok(Self { path: dir.join(file), onnx: read(file)?, external, prune: tools.prune })
-    }
-
-    /// The part of the graph that computes `outputs`, serialised.
-    pub(super) fn view(&self, outputs: &[String]) -> Result<Vec<u8>, Source> {
-        let names: Vec<_> = outputs.iter().map(String::as_str).collect();
-        (self.prune)(&self.onnx, &names)
     }
 }
 

@@ -37,9 +37,11 @@ pub struct ModelRunner {
 }
 
 impl ModelRunner {
-    pub(super) fn new(model: Arc<RuntimeModel>) -> Self {
+    /// A runner of a model, with sessions of its own, none of which is created yet.
+    #[must_use]
+    pub fn new(model: &Arc<RuntimeModel>) -> Self {
         let sessions = Lru::new(model.max_sessions);
-        Self { model, sessions, stacked: Vec::new() }
+        Self { model: Arc::clone(model), sessions, stacked: Vec::new() }
     }
 
     /// The shared part of the model.

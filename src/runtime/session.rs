@@ -9,8 +9,8 @@ use ort::{
 
 use super::{
     error::{RuntimeError, Source},
+    graph_file::GraphFile,
     library::Library,
-    model::GraphFile,
     provider::{self, Provider},
 };
 use crate::tensor::F32View;

@@ -38,7 +38,7 @@ impl Backbone {
         let from_environment = std::env::var_os("ORT_DYLIB_PATH").filter(|path| !path.is_empty()).map(PathBuf::from);
         let library = Library::load(None, from_environment.as_deref())?;
         let model = RuntimeModel::open(dir, &entry.manifest, &RuntimeConfig::default(), &library, GRAPH_TOOLS)?;
-        Ok(Self { runner: model.runner(), entry, tap })
+        Ok(Self { runner: ModelRunner::new(&model), entry, tap })
     }
 
     /// The model directory.

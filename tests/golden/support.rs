@@ -81,5 +81,5 @@ pub fn library() -> Library {
 
 pub fn runner(entry: &ModelEntry) -> ModelRunner {
     let config = RuntimeConfig::default();
-    RuntimeModel::open(&entry.dir, &entry.manifest, &config, &library(), GRAPH_TOOLS).unwrap().runner()
+    ModelRunner::new(&RuntimeModel::open(&entry.dir, &entry.manifest, &config, &library(), GRAPH_TOOLS).unwrap())
 }

@@ -92,7 +92,7 @@ fn runner_with(config: &RuntimeConfig) -> ModelRunner {
     let zeros = safetensors::tensor::TensorView::new(safetensors::Dtype::F32, vec![1, 1, 3], &[0; 12]).unwrap();
     safetensors::serialize_to_file([("position", zeros)], None, &dir.path().join("position.safetensors")).unwrap();
     let manifest: Manifest = toml::from_str(MANIFEST).unwrap();
-    RuntimeModel::open(dir.path(), &manifest, config, &library(), TOOLS).unwrap().runner()
+    ModelRunner::new(&RuntimeModel::open(dir.path(), &manifest, config, &library(), TOOLS).unwrap())
 }
 
 fn key(height: u32, width: u32, lift_passes: u32) -> RunKey {

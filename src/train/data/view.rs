@@ -53,7 +53,11 @@ fn square(photo: &RgbImage, random: &mut fastrand::Rng) -> Rect {
     Rect { x: (width - side) * random.f64(), y: (height - side) * random.f64(), width: side, height: side }
 }
 
-fn resized(image: &RgbImage, side: u32, crop: Option<Rect>) -> Result<RgbImage, String> {
+/// The image, or a part of it, as a square of `side` pixels: bilinear, antialiased.
+///
+/// # Errors
+/// When the part lies outside the image.
+pub fn resized(image: &RgbImage, side: u32, crop: Option<Rect>) -> Result<RgbImage, String> {
     let recipe = Recipe {
         resize: ResizePolicy::Exact { height: side, width: side },
         interpolation: Interpolation::Bilinear,

@@ -6,8 +6,7 @@
 
 use anyhow::{Context as _, ensure};
 use densevit::{
-    manifest::{Interpolation, ResizePolicy},
-    preprocess::{DecodeLimits, Recipe, Rect, decode, prepare},
+    preprocess::{DecodeLimits, Rect, decode},
     tensor::{FeatureMap, RgbImage},
 };
 use serde::Serialize;
@@ -18,6 +17,7 @@ use crate::{
     data::{
         loader::{Shape, normalised},
         photos::Photo,
+        view::resized,
     },
     head::Head,
     loss::cosine_distance,
@@ -87,7 +87,7 @@ pub fn measure(backbone: &mut Backbone, photos: &[Photo], methods: &[Method], gr
     let mut pairs = Vec::with_capacity(photos.len());
     for photo in photos {
         let large = square(photo, 2 * side)?;
-        let small = resized(&large, side, None)?;
+        let small = resized(&large, side, None).map_err(anyhow::Error::msg)?;
         pairs.push((to_tensor(&backbone.features(&small)?), small, large));
     }
     let stacked: Vec<Tensor> =
@@ -126,19 +126,8 @@ fn square(photo: &Photo, side: u32) -> anyhow::Result<RgbImage> {
     let image = decode(&bytes, &LIMITS).with_context(|| format!("decoding {}", photo.path.display()))?;
     let (height, width) = (f64::from(image.height()), f64::from(image.width()));
     let edge = height.min(width);
-    resized(&image, side, Some(Rect { x: (width - edge) / 2.0, y: (height - edge) / 2.0, width: edge, height: edge }))
-}
-
-fn resized(image: &RgbImage, side: u32, crop: Option<Rect>) -> anyhow::Result<RgbImage> {
-    let recipe = Recipe {
-        resize: ResizePolicy::Exact { height: side, width: side },
-        interpolation: Interpolation::Bilinear,
-        crop,
-        patch: 1,
-        fill: [0; 3],
-        max_input_pixels: u64::from(side) * u64::from(side),
-    };
-    Ok(prepare(image.clone(), &recipe)?.image)
+    let crop = Rect { x: (width - edge) / 2.0, y: (height - edge) / 2.0, width: edge, height: edge };
+    resized(&image, side, Some(crop)).map_err(anyhow::Error::msg)
 }
 
 /// `[1, C, h, w]`.

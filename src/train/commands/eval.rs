@@ -11,7 +11,10 @@ use crate::{
     backbone::Backbone,
     checkpoint,
     data::photos,
-    eval::upsampling::{Distance, Method, measure},
+    eval::{
+        probe,
+        upsampling::{Distance, Method, measure},
+    },
     head::{Head, HeadShape, named},
 };
 
@@ -26,6 +29,8 @@ pub struct EvalArgs {
 enum What {
     /// Distance of upsampled features to those of the image of twice the size.
     Upsampling(UpsamplingArgs),
+    /// Linear segmentation probe on CamVid, on the grid and on its doubles.
+    Camvid(CamvidArgs),
 }
 
 /// Flags of `train eval upsampling`.
@@ -60,6 +65,41 @@ struct UpsamplingArgs {
     json: Option<PathBuf>,
 }
 
+/// Flags of `train eval camvid`.
+#[derive(Debug, Args)]
+struct CamvidArgs {
+    /// Model directory: models/NAME/VERSION.
+    #[arg(short, long, value_name = "DIR")]
+    model: PathBuf,
+    /// CamVid: images/{train,val} and annotations/{train,val}, labels 0 to 10, 11 for void.
+    #[arg(short, long, value_name = "DIR")]
+    data: PathBuf,
+    /// Heads to measure: lift.safetensors of a run.
+    #[arg(long, value_name = "FILE", num_args = 1..)]
+    head: Vec<PathBuf>,
+    /// Facet [default: the model's].
+    #[arg(long)]
+    facet: Option<Facet>,
+    /// Block, 0-based [default: the model's].
+    #[arg(long)]
+    layer: Option<u32>,
+    /// Rows of the frames for the model, in patches.
+    #[arg(long, default_value_t = 24)]
+    rows: u32,
+    /// Columns, in patches.
+    #[arg(long, default_value_t = 32)]
+    cols: u32,
+    /// Passes over the training frames.
+    #[arg(long, default_value_t = 20)]
+    epochs: u64,
+    /// Probes of each method, from different random numbers.
+    #[arg(long, default_value_t = 2)]
+    seeds: u64,
+    /// Write the numbers as JSON.
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+}
+
 /// Measures and prints a table.
 ///
 /// # Errors
@@ -67,7 +107,32 @@ struct UpsamplingArgs {
 pub fn run(args: EvalArgs) -> anyhow::Result<()> {
     match args.what {
         What::Upsampling(args) => upsampling(&args),
+        What::Camvid(args) => camvid(&args),
     }
+}
+
+fn camvid(args: &CamvidArgs) -> anyhow::Result<()> {
+    let choose = |default: Tap| Tap { facet: args.facet.unwrap_or(default.facet), layer: args.layer.unwrap_or(default.layer) };
+    let mut backbone = Backbone::open(&args.model, choose)?;
+    let size = (args.rows * backbone.patch(), args.cols * backbone.patch());
+    println!("{} of {}, frames of {} x {} px, {} epochs", backbone.tap(), args.model.display(), size.0, size.1, args.epochs);
+    let train = probe::load(&mut backbone, &args.data, "train", size)?;
+    let validation = probe::load(&mut backbone, &args.data, "val", size)?;
+    let mut methods = vec![None, Some(Method::Bilinear)];
+    for file in &args.head {
+        methods.push(Some(load_head(file, &backbone)?));
+    }
+    let mut scores = Vec::new();
+    for method in &methods {
+        let score = probe::score(&train, &validation, method.as_ref(), args.epochs, args.seeds)?;
+        let listed: Vec<String> = score.miou.iter().map(|miou| format!("{miou:.4}")).collect();
+        println!("  {:<28} mIoU {}", score.method, listed.join("  "));
+        scores.push(score);
+    }
+    if let Some(file) = &args.json {
+        checkpoint::write_bytes(file, serde_json::to_string_pretty(&scores)?.as_bytes())?;
+    }
+    Ok(())
 }
 
 fn upsampling(args: &UpsamplingArgs) -> anyhow::Result<()> {

@@ -1,3 +1,5 @@
 //! Measures heads, always beside plain upsampling.
 
 pub mod upsampling;
+
+pub mod probe;

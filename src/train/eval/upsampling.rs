@@ -50,8 +50,8 @@ impl Method {
         }
     }
 
-    /// `[1, C, h, w]` features and `[1, 3, H, W]` image to `[1, C, 2h, 2w]`.
-    fn double(&self, image: &Tensor, features: &Tensor) -> Tensor {
+    /// `[1, C, h, w]` features and their `[1, 3, H, W]` image, normalised, to `[1, C, 2h, 2w]`.
+    pub fn double(&self, image: &Tensor, features: &Tensor) -> Tensor {
         let size = [2 * features.size()[2], 2 * features.size()[3]];
         match self {
             Self::Nearest => features.upsample_nearest2d(size, None, None),
@@ -130,8 +130,8 @@ fn square(photo: &Photo, side: u32) -> anyhow::Result<RgbImage> {
     resized(&image, side, Some(crop)).map_err(anyhow::Error::msg)
 }
 
-/// `[1, C, h, w]`.
-fn to_tensor(map: &FeatureMap) -> Tensor {
+/// A map as `[1, C, h, w]` f32.
+pub fn to_tensor(map: &FeatureMap) -> Tensor {
     let extent = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);
     let flat = Tensor::from_slice(map.data()).to_device(Device::Cpu);
     flat.view([1, extent(map.rows()), extent(map.cols()), extent(map.channels())]).permute([0, 3, 1, 2]).contiguous()

@@ -1,0 +1,203 @@
+//! Linear segmentation probe on CamVid: how much of a street scene's layout a linear layer reads off the features, as they are and
+//! upsampled.
+//!
+//! # Design
+//! The protocol of recent upsampler papers (frozen features, BatchNorm and 1x1 convolution, cross entropy) with the rate falling along
+//! one cosine over all steps. Features and their doubles are computed once, so there is no augmentation. Logits are upsampled
+//! bilinearly: to half the label size in training, to the full label size for the score.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context as _, ensure};
+use densevit::{
+    manifest::{Interpolation, ResizePolicy},
+    preprocess::{DecodeLimits, Recipe, decode, prepare},
+};
+use serde::Serialize;
+use tch::{
+    Device, Kind, Tensor,
+    nn::{self, Module as _, ModuleT as _},
+};
+
+use crate::{
+    backbone::Backbone,
+    data::loader::{Shape, normalised},
+    eval::upsampling::{Method, to_tensor},
+    optim::Adam,
+};
+
+const LIMITS: DecodeLimits = DecodeLimits { max_bytes: 1 << 28, max_pixels: 1 << 27 };
+/// Classes of CamVid that count; the label after them is void.
+const N_CLASSES: i64 = 11;
+/// Frames of a step.
+const BATCH: usize = 8;
+/// Highest learning rate.
+const RATE: f64 = 1e-3;
+
+/// Frames of one split.
+///
+/// # Shapes
+/// - `features`: `[1, C, h, w]` f16 each
+/// - `image`: `[1, 3, H, W]` f32 each, normalised
+/// - `labels`: `[H', W']` i64 each
+#[derive(Debug)]
+pub struct Frames {
+    features: Vec<Tensor>,
+    images: Vec<Tensor>,
+    labels: Vec<Tensor>,
+}
+
+/// Score of one method.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct ProbeScore {
+    /// Name of the method.
+    pub method: String,
+    /// Mean over classes of intersection over union, one a seed.
+    pub miou: Vec<f64>,
+}
+
+/// Reads a split and runs the backbone at `height` x `width` pixels.
+///
+/// # Errors
+/// When a frame, its labels or a run fails.
+pub fn load(backbone: &mut Backbone, data: &Path, split: &str, (height, width): (u32, u32)) -> anyhow::Result<Frames> {
+    let mut names: Vec<PathBuf> = list(&data.join("images").join(split))?;
+    names.sort();
+    ensure!(!names.is_empty(), "{} holds no frames", data.join("images").join(split).display());
+    let preprocess = backbone.entry().manifest.preprocess.clone();
+    let shape = Shape { grid: 0, size: 0, channels: 0, mean: preprocess.mean, std: preprocess.std };
+    let mut frames = Frames { features: Vec::new(), images: Vec::new(), labels: Vec::new() };
+    for path in names {
+        let bytes = fs::read(&path).with_context(|| format!("reading {}", path.display()))?;
+        let frame = decode(&bytes, &LIMITS).with_context(|| format!("decoding {}", path.display()))?;
+        let recipe = Recipe {
+            resize: ResizePolicy::Exact { height, width },
+            interpolation: Interpolation::Bicubic,
+            crop: None,
+            patch: backbone.patch(),
+            fill: [0; 3],
+            max_input_pixels: u64::from(height) * u64::from(width),
+        };
+        let image = prepare(frame, &recipe)?.image;
+        let pixels = Tensor::from_slice(image.data()).view([1, i64::from(height), i64::from(width), 3]);
+        frames.features.push(to_tensor(&backbone.features(&image)?).to_kind(Kind::Half));
+        frames.images.push(normalised(&pixels, shape));
+        let labels = data.join("annotations").join(split).join(path.file_stem().unwrap_or_default()).with_extension("png");
+        frames.labels.push(read_labels(&labels)?);
+    }
+    Ok(frames)
+}
+
+fn list(folder: &Path) -> anyhow::Result<Vec<PathBuf>> {
+    let entries = fs::read_dir(folder).with_context(|| format!("reading {}", folder.display()))?;
+    entries.map(|entry| Ok(entry?.path())).collect()
+}
+
+fn read_labels(path: &Path) -> anyhow::Result<Tensor> {
+    let labels = image::open(path).with_context(|| format!("reading {}", path.display()))?.into_luma8();
+    let (height, width) = (i64::from(labels.height()), i64::from(labels.width()));
+    let labels = Tensor::from_slice(labels.as_raw()).to_kind(Kind::Int64).view([height, width]);
+    let largest = labels.max().int64_value(&[]);
+    ensure!(largest <= N_CLASSES, "{} holds label {largest}; CamVid has 0 to {N_CLASSES}", path.display());
+    Ok(labels)
+}
+
+/// Trains and scores a probe on `method`'s doubles of the features, or on the features themselves.
+///
+/// # Errors
+/// Never but for an empty split.
+pub fn score(
+    train: &Frames,
+    validation: &Frames,
+    method: Option<&Method>,
+    epochs: u64,
+    seeds: u64,
+) -> anyhow::Result<ProbeScore> {
+    ensure!(!train.features.is_empty() && !validation.features.is_empty(), "a split is empty");
+    let prepared = |frames: &Frames| -> Vec<Tensor> {
+        let pairs = frames.features.iter().zip(&frames.images);
+        tch::no_grad(|| match method {
+            None => frames.features.iter().map(Tensor::shallow_clone).collect(),
+            Some(method) => {
+                pairs.map(|(map, image)| method.double(image, &map.to_kind(Kind::Float)).to_kind(Kind::Half)).collect()
+            }
+        })
+    };
+    let (learn, measure) = (prepared(train), prepared(validation));
+    let miou = (0..seeds).map(|seed| probe((&learn, &train.labels), (&measure, &validation.labels), epochs, seed)).collect();
+    Ok(ProbeScore { method: method.map_or("grid", Method::name).to_owned(), miou })
+}
+
+/// Features and labels of a split.
+type Pairs<'a> = (&'a [Tensor], &'a [Tensor]);
+
+fn probe((features, labels): Pairs<'_>, validation: Pairs<'_>, epochs: u64, seed: u64) -> f64 {
+    tch::manual_seed(i64::try_from(seed).unwrap_or_default());
+    let store = nn::VarStore::new(Device::Cpu);
+    let channels = features[0].size()[1];
+    let norm = nn::batch_norm2d(store.root() / "norm", channels, nn::BatchNormConfig::default());
+    let head = nn::conv2d(store.root() / "head", channels, N_CLASSES, 1, nn::ConvConfig::default());
+    let mut adam = Adam::new(&store);
+    let mut random = fastrand::Rng::with_seed(seed);
+    let mut order: Vec<usize> = (0..features.len()).collect();
+    let n_steps = epochs * (features.len() / BATCH).max(1) as u64;
+    let mut step = 0u64;
+    while step < n_steps {
+        random.shuffle(&mut order);
+        for part in order.chunks(BATCH).filter(|part| part.len() == BATCH.min(features.len())) {
+            let pick = |from: &[Tensor]| part.iter().map(|&idx| from[idx].shallow_clone()).collect::<Vec<_>>();
+            let map = Tensor::cat(&pick(features), 0).to_kind(Kind::Float);
+            let target = Tensor::stack(&pick(labels), 0).slice(1, 0, i64::MAX, 2).slice(2, 0, i64::MAX, 2).contiguous();
+            let size = [target.size()[1], target.size()[2]];
+            let logits = head.forward(&norm.forward_t(&map, true)).upsample_bilinear2d(size, false, None, None);
+            let loss = logits.cross_entropy_loss::<Tensor>(&target, None, tch::Reduction::Mean, N_CLASSES, 0.0);
+            #[expect(clippy::cast_precision_loss, reason = "steps are few")]
+            let rate = RATE * 0.5 * (1.0 + (std::f64::consts::PI * step as f64 / n_steps as f64).cos());
+            adam.step(&loss, rate);
+            step += 1;
+        }
+    }
+    tch::no_grad(|| mean_iou(|map| head.forward(&norm.forward_t(map, false)), validation))
+}
+
+/// Mean over the classes that occur of intersection over union, over all frames together.
+fn mean_iou(logits: impl Fn(&Tensor) -> Tensor, (features, labels): Pairs<'_>) -> f64 {
+    let mut confusion = Tensor::zeros([(N_CLASSES + 1) * N_CLASSES], (Kind::Int64, Device::Cpu));
+    for (map, labels) in features.iter().zip(labels) {
+        let size = [labels.size()[0], labels.size()[1]];
+        let predicted =
+            logits(&map.to_kind(Kind::Float)).upsample_bilinear2d(size, false, None, None).argmax(1, false).view([-1]);
+        let cells = labels.view([-1]) * N_CLASSES + predicted;
+        confusion += cells.bincount::<Tensor>(None, (N_CLASSES + 1) * N_CLASSES);
+    }
+    // Rows are labels; the last, void, does not count.
+    let confusion = confusion.view([N_CLASSES + 1, N_CLASSES]).slice(0, 0, N_CLASSES, 1).to_kind(Kind::Double);
+    let hit = confusion.diag(0);
+    let union = confusion.sum_dim_intlist([0i64].as_slice(), false, Kind::Double)
+        + confusion.sum_dim_intlist([1i64].as_slice(), false, Kind::Double)
+        - &hit;
+    let occurs = union.gt(0.0);
+    (hit / union.clamp_min(1.0)).masked_select(&occurs).mean(Kind::Double).double_value(&[])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn intersection_over_union_counts_all_frames_together_and_no_void() {
+        // Two classes in a row of four pixels; the prediction is class 1 everywhere, the last pixel is void.
+        let labels = [Tensor::from_slice(&[0i64, 1, 1, N_CLASSES]).view([1, 4])];
+        let map = [Tensor::zeros([1, 1, 1, 4], (Kind::Float, Device::Cpu))];
+        let always_one = |_map: &Tensor| {
+            let scores: Vec<f32> = (0..N_CLASSES).flat_map(|class| [if class == 1 { 1.0 } else { 0.0 }; 4]).collect();
+            Tensor::from_slice(&scores).view([1, N_CLASSES, 1, 4])
+        };
+        // Class 0: 0 of 1; class 1: 2 of 3.
+        let miou = mean_iou(always_one, (&map, &labels));
+        assert!((miou - (0.0 + 2.0 / 3.0) / 2.0).abs() < 1e-12, "{miou}");
+    }
+}

@@ -86,6 +86,7 @@ pub fn train(job: &Job<'_>, resume: bool) -> anyhow::Result<Scores> {
     let bar = progress(job.config.steps, run.step);
     let mut loader = Loader::start(job.train.clone(), job.config.batch, (run.step, job.config.steps), job.config.seed, job.shape);
     let began = Instant::now();
+    let mut last_scores = None;
     while run.step < job.config.steps {
         let loss = run.advance(&mut loader)?;
         bar.set_message(format!("loss {loss:.5}"));
@@ -95,6 +96,7 @@ pub fn train(job: &Job<'_>, resume: bool) -> anyhow::Result<Scores> {
             let scores = run.validate()?;
             bar.suspend(|| println!("step {}: loss {loss:.5}, validation {}", run.step, describe(&scores)));
             run.save()?;
+            last_scores = Some(scores);
         }
         if job.stop.load(Ordering::Relaxed) && !is_last {
             run.save()?;
@@ -104,7 +106,8 @@ pub fn train(job: &Job<'_>, resume: bool) -> anyhow::Result<Scores> {
     bar.finish_and_clear();
     let share = loader.waited().as_secs_f64() / began.elapsed().as_secs_f64().max(1e-9);
     println!("steps waited for data {:.1} % of the time", 100.0 * share);
-    let scores = run.validate()?;
+    // The last step was validated, unless a finished run was resumed.
+    let scores = last_scores.map_or_else(|| run.validate(), Ok)?;
     run.write_head(&scores)?;
     Ok(scores)
 }

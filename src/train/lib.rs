@@ -9,12 +9,13 @@
 //! ```
 
 pub mod backbone;
+pub mod checkpoint;
 pub mod config;
+
 pub mod data;
 
 pub mod head;
 
-pub mod checkpoint;
 pub mod loss;
 pub mod optim;
 

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, ensure};
 use clap::{Args, Subcommand};
 use densevit::manifest::{Facet, LiftForm, Tap};
+use serde::Serialize;
 use tch::{Device, nn};
 
 use crate::{
@@ -33,15 +34,12 @@ enum What {
     Camvid(CamvidArgs),
 }
 
-/// Flags of `train eval upsampling`.
+/// What all measurements are made on, and where they go.
 #[derive(Debug, Args)]
-struct UpsamplingArgs {
+struct SubjectArgs {
     /// Model directory: models/NAME/VERSION.
     #[arg(short, long, value_name = "DIR")]
     model: PathBuf,
-    /// Folders of photos; the validation share of them is measured.
-    #[arg(short, long, value_name = "DIR", required = true, num_args = 1..)]
-    images: Vec<PathBuf>,
     /// Heads to measure: lift.safetensors of a run.
     #[arg(long, value_name = "FILE", num_args = 1..)]
     head: Vec<PathBuf>,
@@ -51,6 +49,35 @@ struct UpsamplingArgs {
     /// Block, 0-based [default: the model's].
     #[arg(long)]
     layer: Option<u32>,
+    /// Write the numbers as JSON.
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+}
+
+impl SubjectArgs {
+    fn open(&self) -> anyhow::Result<Backbone> {
+        let tap = |default: Tap| Tap { facet: self.facet.unwrap_or(default.facet), layer: self.layer.unwrap_or(default.layer) };
+        Backbone::open(&self.model, tap)
+    }
+
+    fn heads(&self, backbone: &Backbone) -> anyhow::Result<Vec<Method>> {
+        self.head.iter().map(|file| load_head(file, backbone)).collect()
+    }
+
+    fn report(&self, numbers: &impl Serialize) -> anyhow::Result<()> {
+        let Some(file) = &self.json else { return Ok(()) };
+        checkpoint::write_bytes(file, serde_json::to_string_pretty(numbers)?.as_bytes())
+    }
+}
+
+/// Flags of `train eval upsampling`.
+#[derive(Debug, Args)]
+struct UpsamplingArgs {
+    #[command(flatten)]
+    subject: SubjectArgs,
+    /// Folders of photos; the validation share of them is measured.
+    #[arg(short, long, value_name = "DIR", required = true, num_args = 1..)]
+    images: Vec<PathBuf>,
     /// Sizes of the small image, in cells on a side.
     #[arg(long, value_delimiter = ',', default_values_t = [4, 8, 16, 32])]
     grids: Vec<u32>,
@@ -60,29 +87,16 @@ struct UpsamplingArgs {
     /// Photos at most.
     #[arg(long, default_value_t = usize::MAX, hide_default_value = true)]
     limit: usize,
-    /// Write the numbers as JSON.
-    #[arg(long, value_name = "FILE")]
-    json: Option<PathBuf>,
 }
 
 /// Flags of `train eval camvid`.
 #[derive(Debug, Args)]
 struct CamvidArgs {
-    /// Model directory: models/NAME/VERSION.
-    #[arg(short, long, value_name = "DIR")]
-    model: PathBuf,
+    #[command(flatten)]
+    subject: SubjectArgs,
     /// CamVid: images/{train,val} and annotations/{train,val}, labels 0 to 10, 11 for void.
     #[arg(short, long, value_name = "DIR")]
     data: PathBuf,
-    /// Heads to measure: lift.safetensors of a run.
-    #[arg(long, value_name = "FILE", num_args = 1..)]
-    head: Vec<PathBuf>,
-    /// Facet [default: the model's].
-    #[arg(long)]
-    facet: Option<Facet>,
-    /// Block, 0-based [default: the model's].
-    #[arg(long)]
-    layer: Option<u32>,
     /// Rows of the frames for the model, in patches.
     #[arg(long, default_value_t = 24)]
     rows: u32,
@@ -95,9 +109,6 @@ struct CamvidArgs {
     /// Probes of each method, from different random numbers.
     #[arg(long, default_value_t = 2)]
     seeds: u64,
-    /// Write the numbers as JSON.
-    #[arg(long, value_name = "FILE")]
-    json: Option<PathBuf>,
 }
 
 /// Measures and prints a table.
@@ -112,16 +123,20 @@ pub fn run(args: EvalArgs) -> anyhow::Result<()> {
 }
 
 fn camvid(args: &CamvidArgs) -> anyhow::Result<()> {
-    let choose = |default: Tap| Tap { facet: args.facet.unwrap_or(default.facet), layer: args.layer.unwrap_or(default.layer) };
-    let mut backbone = Backbone::open(&args.model, choose)?;
+    let mut backbone = args.subject.open()?;
     let size = (args.rows * backbone.patch(), args.cols * backbone.patch());
-    println!("{} of {}, frames of {} x {} px, {} epochs", backbone.tap(), args.model.display(), size.0, size.1, args.epochs);
+    println!(
+        "{} of {}, frames of {} x {} px, {} epochs",
+        backbone.tap(),
+        args.subject.model.display(),
+        size.0,
+        size.1,
+        args.epochs
+    );
     let train = probe::load(&mut backbone, &args.data, "train", size)?;
     let validation = probe::load(&mut backbone, &args.data, "val", size)?;
     let mut methods = vec![None, Some(Method::Bilinear)];
-    for file in &args.head {
-        methods.push(Some(load_head(file, &backbone)?));
-    }
+    methods.extend(args.subject.heads(&backbone)?.into_iter().map(Some));
     let mut scores = Vec::new();
     for method in &methods {
         let score = probe::score(&train, &validation, method.as_ref(), args.epochs, args.seeds)?;
@@ -129,25 +144,19 @@ fn camvid(args: &CamvidArgs) -> anyhow::Result<()> {
         println!("  {:<28} mIoU {}", score.method, listed.join("  "));
         scores.push(score);
     }
-    if let Some(file) = &args.json {
-        checkpoint::write_bytes(file, serde_json::to_string_pretty(&scores)?.as_bytes())?;
-    }
-    Ok(())
+    args.subject.report(&scores)
 }
 
 fn upsampling(args: &UpsamplingArgs) -> anyhow::Result<()> {
-    let choose = |default: Tap| Tap { facet: args.facet.unwrap_or(default.facet), layer: args.layer.unwrap_or(default.layer) };
-    let mut backbone = Backbone::open(&args.model, choose)?;
+    let mut backbone = args.subject.open()?;
     let mut photos = photos::find(&args.images, args.validation).context("reading the photos")?.validation;
     photos.truncate(args.limit);
     let mut methods = vec![Method::Nearest, Method::Bicubic, Method::Bilinear];
-    for file in &args.head {
-        methods.push(load_head(file, &backbone)?);
-    }
+    methods.extend(args.subject.heads(&backbone)?);
     println!(
         "{} of {}, {} photos; 1 - cos to the features of twice the size, and with the mean subtracted",
         backbone.tap(),
-        args.model.display(),
+        args.subject.model.display(),
         photos.len()
     );
     let mut rows = Vec::new();
@@ -157,10 +166,7 @@ fn upsampling(args: &UpsamplingArgs) -> anyhow::Result<()> {
         print(&measured);
         rows.extend(measured);
     }
-    if let Some(file) = &args.json {
-        checkpoint::write_bytes(file, serde_json::to_string_pretty(&rows)?.as_bytes())?;
-    }
-    Ok(())
+    args.subject.report(&rows)
 }
 
 fn print(rows: &[Distance]) {

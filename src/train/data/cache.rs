@@ -21,6 +21,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::{
     backbone::Backbone,
+    checkpoint,
     config::LiftConfig,
     data::{
         photos::Photo,
@@ -116,11 +117,7 @@ fn write(view: &View, backbone: &mut Backbone, file: &Path) -> anyhow::Result<()
     }
     let views = named.iter().map(|(name, dtype, (shape, bytes))| Ok((*name, TensorView::new(*dtype, shape.clone(), bytes)?)));
     let bytes = serialize(views.collect::<anyhow::Result<Vec<_>>>()?, None)?;
-    let folder = file.parent().context("a cached file has a folder")?;
-    let mut scratch = tempfile::NamedTempFile::new_in(folder).with_context(|| format!("writing to {}", folder.display()))?;
-    std::io::Write::write_all(&mut scratch, &bytes).with_context(|| format!("writing to {}", folder.display()))?;
-    scratch.persist(file).with_context(|| format!("writing {}", file.display()))?;
-    Ok(())
+    checkpoint::write_bytes(file, &bytes)
 }
 
 fn halves(map: &FeatureMap) -> (Vec<usize>, Vec<u8>) {

@@ -45,7 +45,7 @@ enum OrderArg {
 /// Flags of `densevit import`.
 #[derive(Debug, Args)]
 pub struct ImportArgs {
-    /// Weights: .safetensors, .safetensors.index.json or .onnx.
+    /// Weights: .safetensors, .safetensors.index.json, .onnx, or what PyTorch saves (.pth, .pt, .bin).
     source: PathBuf,
     /// Name of the model [default: the preset's].
     #[arg(long)]
@@ -95,7 +95,7 @@ pub struct ImportArgs {
     /// Rows and columns of a position table that is not square, e.g. 12x16.
     #[arg(long, value_name = "RxC", value_parser = parse_size)]
     native_grid: Option<(u32, u32)>,
-    /// `LiFT` head: official state-dict names in .safetensors.
+    /// `LiFT` head: official state-dict names in .safetensors, .pth, .pt or .bin.
     #[arg(long, value_name = "FILE")]
     lift: Option<PathBuf>,
     /// What the head takes [default: key of the last block].

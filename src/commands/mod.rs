@@ -30,7 +30,7 @@ pub struct Cli {
 enum Command {
     /// Serve the models of a repository over gRPC.
     Serve(serve::ServeArgs),
-    /// Turn weights (safetensors or ONNX) into a model directory that can be served.
+    /// Turn weights (safetensors, ONNX or PyTorch) into a model directory that can be served.
     Import(import::ImportArgs),
     /// Extract the features of images into .npy or .safetensors files.
     Extract(extract::ExtractArgs),

@@ -21,10 +21,13 @@ pub enum ChannelOrder {
 
 /// Epsilon of the BatchNorm over the features.
 const BN_EPSILON: f32 = 1e-5;
+/// A tensor that every head has, and nothing else.
+const LANDMARK: &str = "image_convs_1.0.weight";
 
 /// Assembles the head in `tensors` for a backbone of `patch` pixels and `channels` channels.
 ///
-/// Names are those of the authors' state dict. Heads of another form carry its name in front: `guided.up1.up.weight`.
+/// Names are those of the authors' state dict. Heads of another form carry its name in front: `guided.up1.up.weight`. Before it may
+/// stand whatever a checkpoint puts around a state dict: `state_dict.module.up1.up.weight`.
 ///
 /// # Errors
 /// [`WeightsError::Missing`], [`WeightsError::Tensor`] for a wrong shape, [`WeightsError::Unmatched`] for names left over.
@@ -34,11 +37,10 @@ pub fn assemble_lift(
     channels: usize,
     order: ChannelOrder,
 ) -> Result<LiftWeights, WeightsError> {
-    let form = form(&tensors);
+    let (form, prefix) = recognise(&tensors);
     let mut tensors = tensors.renamed(|name| {
-        let name = name.strip_prefix("module.").unwrap_or(name);
-        let name = name.strip_prefix(form.name()).and_then(|name| name.strip_prefix('.')).unwrap_or(name);
-        (!name.ends_with("num_batches_tracked")).then(|| name.to_owned())
+        let name = name.strip_prefix(&prefix).filter(|name| !name.ends_with("num_batches_tracked"));
+        name.map(str::to_owned)
     });
     let (up, mid, n_outputs) = widths(&tensors, form, channels)?;
     let mut weights = LiftWeights {
@@ -65,11 +67,13 @@ pub fn assemble_lift(
     Ok(weights)
 }
 
-/// The form whose name stands before the tensors' names.
-fn form(tensors: &NamedTensors) -> LiftForm {
-    let marks =
-        |form: &LiftForm| tensors.names().any(|name| name.strip_prefix(form.name()).is_some_and(|rest| rest.starts_with('.')));
-    LiftForm::ALL.into_iter().find(marks).unwrap_or(LiftForm::Official)
+/// The form, and what stands before the tensors' names: keys of the checkpoint around them, `module.`, the form's name.
+fn recognise(tensors: &NamedTensors) -> (LiftForm, String) {
+    let mut prefixes = tensors.names().filter_map(|name| name.strip_suffix(LANDMARK));
+    let prefix = prefixes.find(|prefix| prefix.is_empty() || prefix.ends_with('.')).unwrap_or_default();
+    let last = prefix.trim_end_matches('.').rsplit('.').next();
+    let form = LiftForm::ALL.into_iter().find(|form| last == Some(form.name())).unwrap_or(LiftForm::Official);
+    (form, prefix.to_owned())
 }
 
 /// Widths of the trunk and number of outputs: fixed in the official form, read from the shapes in the others.
@@ -225,6 +229,10 @@ mod tests {
         assert_eq!((guided.form, guided.window(), guided.guidance), (LiftForm::Guided, Some(5), 16));
         let residual = assemble_lift(zeros(LiftForm::Residual, [64, 16, 24, 64]), 8, 64, ChannelOrder::Natural).unwrap();
         assert_eq!((residual.form, residual.window(), residual.guidance), (LiftForm::Residual, None, 8));
+        let around = |name: &str| Some(format!("state_dict.module.{name}"));
+        let checkpoint = zeros(LiftForm::Guided, [64, 16, 24, 25]).renamed(around);
+        let wrapped = assemble_lift(checkpoint, 14, 64, ChannelOrder::Natural).unwrap();
+        assert_eq!(wrapped.n_parameters(), guided.n_parameters(), "keys of a checkpoint may stand before the prefix");
         for wrong in [(LiftForm::Guided, 16), (LiftForm::Guided, 24), (LiftForm::Residual, 25)] {
             let error = assemble_lift(zeros(wrong.0, [64, 16, 24, wrong.1]), 14, 64, ChannelOrder::Natural).unwrap_err();
             assert!(error.to_string().contains("outc.weight"), "{error}");

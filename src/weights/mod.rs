@@ -4,6 +4,8 @@ mod keys;
 mod lift;
 mod named;
 mod onnx_file;
+mod pickle;
+mod pytorch_file;
 mod safetensors_file;
 mod vit;
 
@@ -54,7 +56,7 @@ pub enum WeightsError {
         source: OnnxError,
     },
     /// The file's extension is unknown.
-    #[error("{path}: expected .safetensors, .safetensors.index.json or .onnx")]
+    #[error("{path}: expected .safetensors, .safetensors.index.json, .onnx, .pth, .pt or .bin")]
     Extension {
         /// Which file.
         path: PathBuf,
@@ -104,6 +106,9 @@ pub fn read(path: &Path) -> Result<NamedTensors, WeightsError> {
     }
     if name.ends_with(".onnx") {
         return onnx_file::read(path);
+    }
+    if [".pth", ".pt", ".bin"].iter().any(|extension| name.ends_with(extension)) {
+        return pytorch_file::read(path);
     }
     Err(WeightsError::Extension { path: path.to_path_buf() })
 }

@@ -1,5 +1,7 @@
 //! `densevit import` and `densevit --version`.
 
+use std::path::Path;
+
 use crate::support::{fixture, run};
 
 #[test]
@@ -31,6 +33,23 @@ fn weights_that_cannot_be_used_are_named() {
     }
     let error = run(&["import", &fixture("backbones/dino_s16.safetensors"), "--name", "../up", "--out", out]).expect_failure();
     assert!(error.contains("--name"), "{error}");
+}
+
+#[test]
+fn a_pytorch_checkpoint_is_imported_and_one_with_a_command_is_refused_before_anything_runs() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().to_str().unwrap();
+    let (weights, head) = (fixture("pth/vit.pth"), fixture("pth/lift.pth"));
+    let import = |weights: &str, more: &[&str]| run(&[&["import", weights, "--name", "tiny", "--out", out], more].concat());
+    let text = import(&weights, &["--heads", "2", "--lift", &head]).expect_success().stdout;
+    for words in ["recognised dino ", "prefix \"teacher.backbone.\" stripped", "lift.onnx"] {
+        assert!(text.contains(words), "{words:?} is missing in\n{text}");
+    }
+    for (file, words) in [("pth/command.pth", "holds posix.system"), ("pth/namespace.pth", "holds argparse.Namespace")] {
+        let error = import(&fixture(file), &["--force"]).expect_failure();
+        assert!(error.contains(words) && error.contains("torch.save("), "{error}");
+    }
+    assert!(!Path::new(env!("CARGO_MANIFEST_DIR")).join("the-command-was-run").exists());
 }
 
 #[test]

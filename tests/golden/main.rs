@@ -6,4 +6,5 @@
 mod backbones;
 mod default_model;
 mod lift;
+mod pytorch_files;
 mod support;

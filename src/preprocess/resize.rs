@@ -2,8 +2,9 @@
 //! renormalised at the border.
 
 use fast_image_resize::{
-    FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer,
-    images::{Image, ImageRef},
+    FilterType, ResizeAlg, ResizeOptions, Resizer,
+    images::{TypedImage, TypedImageRef},
+    pixels::U8x3,
 };
 
 use crate::{
@@ -54,12 +55,15 @@ fn content_size(used: &Rect, input: (u32, u32), policy: ResizePolicy) -> (u32, u
 fn resize(image: &RgbImage, geometry: &Geometry, interpolation: Interpolation) -> Result<RgbImage, PrepareError> {
     let failed = |error: &dyn std::fmt::Display| PrepareError::Resize(error.to_string());
     let (height, width) = geometry.content;
-    let source = ImageRef::new(image.width(), image.height(), image.data(), PixelType::U8x3).map_err(|error| failed(&error))?;
-    let mut target = Image::new(width, height, PixelType::U8x3);
+    let mut data = vec![0; height as usize * width as usize * 3];
+    // By the type of its pixels: by their name would compile the kernels of all types, for minutes.
+    let source: TypedImageRef<'_, U8x3> =
+        TypedImageRef::from_buffer(image.width(), image.height(), image.data()).map_err(|error| failed(&error))?;
+    let mut target: TypedImage<'_, U8x3> = TypedImage::from_buffer(width, height, &mut data).map_err(|error| failed(&error))?;
     let Rect { x, y, width: used_width, height: used_height } = geometry.used;
     let options = ResizeOptions::new().resize_alg(algorithm(interpolation)).use_alpha(false).crop(x, y, used_width, used_height);
-    Resizer::new().resize(&source, &mut target, &options).map_err(|error| failed(&error))?;
-    RgbImage::new(height, width, target.into_vec()).ok_or_else(|| failed(&"no pixels"))
+    Resizer::new().resize_typed(&source, &mut target, &options).map_err(|error| failed(&error))?;
+    RgbImage::new(height, width, data).ok_or_else(|| failed(&"no pixels"))
 }
 
 fn algorithm(interpolation: Interpolation) -> ResizeAlg {

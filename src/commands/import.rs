@@ -6,11 +6,14 @@ use anyhow::{Context as _, bail};
 use clap::{Args, ValueEnum};
 
 use crate::{
-    commands::{features::parse_size, library_from_environment},
+    commands::{
+        features::parse_size,
+        head::{HeadFlags, describe, parse_tap},
+        library_from_environment,
+    },
     engine::check_runs,
-    import::{HeadOptions, ImportOptions, Imported, Preset, import},
+    import::{ImportOptions, Imported, Preset, import},
     manifest::{Facet, Interpolation, PositionVariant, Precision, ResizePolicy, Tap},
-    weights::ChannelOrder,
 };
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -32,14 +35,6 @@ enum PositionArg {
     Antialias,
     /// Hugging Face.
     Exact,
-}
-
-#[derive(Clone, Copy, Debug, ValueEnum)]
-enum OrderArg {
-    /// The authors' order for the backbone's number of heads.
-    Official,
-    /// Head-major, as this program computes features.
-    Natural,
 }
 
 /// Flags of `densevit import`.
@@ -95,18 +90,11 @@ pub struct ImportArgs {
     /// Rows and columns of a position table that is not square, e.g. 12x16.
     #[arg(long, value_name = "RxC", value_parser = parse_size)]
     native_grid: Option<(u32, u32)>,
-    /// `LiFT` head: official state-dict names in .safetensors, .pth, .pt or .bin.
+    /// `LiFT` head: official state-dict names in .safetensors, .pth, .pt or .bin. `densevit head` gives one to a model that is there.
     #[arg(long, value_name = "FILE")]
     lift: Option<PathBuf>,
-    /// What the head takes [default: key of the last block].
-    #[arg(long, value_name = "FACET:LAYER", value_parser = parse_tap, requires = "lift")]
-    lift_tap: Option<Tap>,
-    /// Order of the feature channels in the head's file [default: official for keys, queries, values; natural for tokens].
-    #[arg(long, value_enum, requires = "lift")]
-    lift_order: Option<OrderArg>,
-    /// Licence of the head.
-    #[arg(long, default_value = "unknown", requires = "lift")]
-    lift_license: String,
+    #[command(flatten)]
+    head: HeadFlags,
     /// One line about the model.
     #[arg(long, default_value = "", hide_default_value = true)]
     description: String,
@@ -163,9 +151,7 @@ fn options(args: ImportArgs) -> anyhow::Result<ImportOptions> {
     options.native_grid = args.native_grid.map(|(rows, cols)| [rows as usize, cols as usize]);
     options.description = args.description;
     options.license = args.license;
-    let order = args.lift_order.and_then(|order| matches!(order, OrderArg::Natural).then_some(ChannelOrder::Natural));
-    let (tap, license) = (args.lift_tap, args.lift_license);
-    options.head = args.lift.map(|source| HeadOptions { source, order, tap, license });
+    options.head = args.lift.map(|source| args.head.options(source));
     if let Some(preset) = preset {
         preset.apply(&mut options);
     }
@@ -192,14 +178,7 @@ fn report(imported: &Imported) {
     println!("wrote {} ({:?}, default: {})", imported.entry.dir.display(), backbone.precision, backbone.default);
     println!("  {:<22} sha256 {}", backbone.file, backbone.sha256);
     if let Some(lift) = &manifest.lift {
-        println!("  {:<22} sha256 {} ({} parameters, takes {})", lift.file, lift.sha256, lift.parameters, lift.tap);
+        describe(lift);
     }
     println!("  {:<22} sha256 {}", "model.toml", imported.entry.digest);
-}
-
-fn parse_tap(text: &str) -> Result<Tap, String> {
-    let (facet, layer) =
-        text.split_once(':').ok_or_else(|| format!("\"{text}\" is no tap: expected FACET:LAYER, e.g. token:10"))?;
-    let layer = layer.parse().map_err(|_error| format!("\"{layer}\" is no block index"))?;
-    Ok(Tap { facet: facet.parse()?, layer })
 }

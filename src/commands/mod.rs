@@ -2,6 +2,7 @@
 
 mod extract;
 mod features;
+mod head;
 mod import;
 mod inputs;
 mod models;
@@ -32,6 +33,8 @@ enum Command {
     Serve(serve::ServeArgs),
     /// Turn weights (safetensors, ONNX or PyTorch) into a model directory that can be served.
     Import(import::ImportArgs),
+    /// Give an imported model a LiFT head, or another one.
+    Head(head::HeadArgs),
     /// Extract the features of images into .npy or .safetensors files.
     Extract(extract::ExtractArgs),
     /// Draw the features of an image: photo, principal components of the grid, of its bilinear double, and after LiFT.
@@ -57,6 +60,7 @@ pub fn run() -> anyhow::Result<()> {
     match cli.command {
         Some(Command::Serve(args)) => serve::run(&args),
         Some(Command::Import(args)) => import::run(args),
+        Some(Command::Head(args)) => head::run(args),
         Some(Command::Extract(args)) => extract::run(&args),
         Some(Command::View(args)) => view::run(&args),
         Some(Command::Models(args)) => models::run(&args),

@@ -1,12 +1,14 @@
 //! Turns files of weights into a model directory that can be served.
 //!
 //! In: an [`ImportOptions`]. Out: `OUT/NAME/VERSION/` with `backbone.onnx`, `position.safetensors`, `lift.onnx` if a head was given,
-//! and `model.toml`. Called by `commands::import`.
+//! and `model.toml`. [`install_head`] gives a head to a directory that is there. Called by `commands::import`, `commands::head` and the
+//! trainer.
 //!
 //! # Design
 //! The directory is written under a hidden name beside its place, opened and run once by a check that the caller brings (this module
 //! does not know the runtime), and renamed: it is there whole or not at all.
 
+mod head;
 mod options;
 mod write;
 
@@ -17,6 +19,7 @@ use std::{
 
 use thiserror::Error;
 
+pub use head::{LiftCard, install_head};
 pub use options::{HeadOptions, ImportOptions, Preset};
 
 use crate::{
@@ -53,6 +56,15 @@ pub enum ImportError {
         /// Why.
         #[source]
         source: WeightsError,
+    },
+    /// A model directory that was to get a head cannot be used.
+    #[error("cannot use the model in {path}")]
+    Model {
+        /// Which directory.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: CheckError,
     },
     /// A graph cannot be made.
     #[error("cannot write the graph")]

@@ -19,10 +19,20 @@ pub struct HeadOptions {
     pub source: PathBuf,
     /// Order of the feature channels in the file; `None` means the official one for the backbone's number of heads.
     pub order: Option<ChannelOrder>,
-    /// What the head was trained on; `None` means keys of the last block, as published.
+    /// What the head was trained on; `None` means what its file says, or keys of the last block, as published.
     pub tap: Option<Tap>,
-    /// Licence of the weights.
-    pub license: String,
+    /// Licence of the weights; `None` means what their file says.
+    pub license: Option<String>,
+    /// Whether a head may come whose file names other weights than the backbone's.
+    pub any_backbone: bool,
+}
+
+impl HeadOptions {
+    /// A head of which its file says everything.
+    #[must_use]
+    pub fn new(source: PathBuf) -> Self {
+        Self { source, order: None, tap: None, license: None, any_backbone: false }
+    }
 }
 
 /// What an import is asked to do.

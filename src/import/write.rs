@@ -9,10 +9,10 @@ use safetensors::{Dtype, serialize_to_file, tensor::TensorView};
 
 use crate::{
     graph::{Baked, LiftOptions, VitOptions, build_lift, build_vit, position},
-    import::{HeadOptions, ImportError, ImportOptions, write_failed},
+    import::{ImportError, ImportOptions, head::Head, write_failed},
     manifest::{
-        BackboneFile, FORMAT, Facet, LiftFile, MANIFEST_FILE, Manifest, PositionSpec, PreprocessSpec, Provenance, Tap,
-        sha256_file,
+        Architecture, BackboneFile, FORMAT, Facet, LiftFile, MANIFEST_FILE, Manifest, PositionSpec, PreprocessSpec, Provenance,
+        Tap, sha256_file,
     },
     onnx::{self, OPSET},
     weights::{self, ChannelOrder, Recognised, assemble_lift},
@@ -26,7 +26,9 @@ pub(super) fn model(recognised: &Recognised, options: &ImportOptions, dir: &Path
     let depth = recognised.weights.arch.depth;
     let layers = layers(options, depth)?;
     let last = depth.saturating_sub(1);
-    let head_tap = options.head.as_ref().map(|head| head.tap.unwrap_or(Tap { facet: Facet::Key, layer: last }));
+    let provenance = provenance(recognised, options)?;
+    let head = options.head.as_ref().map(|head| Head::open(head, depth, &provenance.source_sha256)).transpose()?;
+    let head_tap = head.as_ref().map(|head| head.tap);
     let default = options.default.or(head_tap).unwrap_or(Tap { facet: Facet::NormToken, layer: last });
     for (option, tap) in [("--default", Some(default)), ("--lift-tap", head_tap)] {
         if let Some(tap) = tap.filter(|tap| !layers.contains(&tap.layer) || !options.facets.contains(&tap.facet)) {
@@ -38,11 +40,8 @@ pub(super) fn model(recognised: &Recognised, options: &ImportOptions, dir: &Path
     }
     let position = write_position(recognised, dir)?;
     let backbone = write_backbone(recognised, options, (layers, default), dir)?;
-    let lift = match (&options.head, head_tap) {
-        (Some(head), Some(tap)) => Some(write_lift(recognised, options, (head, tap), &backbone.sha256, dir)?),
-        _ => None,
-    };
-    let manifest = Manifest {
+    let lift = head.map(|head| lift(&recognised.weights.arch, &backbone, &head, dir)).transpose()?;
+    let written = Manifest {
         format: FORMAT,
         name: options.name.clone(),
         version: options.version,
@@ -56,9 +55,14 @@ pub(super) fn model(recognised: &Recognised, options: &ImportOptions, dir: &Path
         position,
         backbone,
         lift,
-        provenance: provenance(recognised, options)?,
+        provenance,
     };
-    let text = toml::to_string(&manifest).map_err(|error| write_failed(dir, std::io::Error::other(error)))?;
+    manifest(&written, dir)
+}
+
+/// Writes `model.toml` and brings all files to the disk.
+pub(super) fn manifest(manifest: &Manifest, dir: &Path) -> Result<(), ImportError> {
+    let text = toml::to_string(manifest).map_err(|error| write_failed(dir, std::io::Error::other(error)))?;
     let path = dir.join(MANIFEST_FILE);
     fs::write(&path, text).map_err(|source| write_failed(&path, source))?;
     sync(dir)
@@ -139,40 +143,36 @@ fn baked(recognised: &Recognised, options: &ImportOptions) -> Result<Option<Bake
     Ok(Some(Baked { height, width, position }))
 }
 
-fn write_lift(
-    recognised: &Recognised,
-    options: &ImportOptions,
-    (head, tap): (&HeadOptions, Tap),
-    backbone_sha256: &str,
-    dir: &Path,
-) -> Result<LiftFile, ImportError> {
-    let arch = &recognised.weights.arch;
-    let failed = |source| ImportError::Weights { path: head.source.clone(), source };
-    let order = head.order.unwrap_or(match tap.facet {
+/// Writes `lift.onnx` for a backbone.
+pub(super) fn lift(arch: &Architecture, backbone: &BackboneFile, head: &Head<'_>, dir: &Path) -> Result<LiftFile, ImportError> {
+    let source = &head.options.source;
+    let failed = |error| ImportError::Weights { path: source.clone(), source: error };
+    let order = head.options.order.unwrap_or(match head.tap.facet {
         // Only keys, queries and values have heads; tokens keep their order in the authors' extractor too.
         Facet::Key | Facet::Query | Facet::Value => ChannelOrder::HeadFastest { heads: arch.heads },
         Facet::Token | Facet::NormToken => ChannelOrder::Natural,
     });
-    let tensors = weights::read(&head.source).map_err(failed)?;
+    let tensors = weights::read(source).map_err(failed)?;
     let weights = assemble_lift(tensors, arch.patch, arch.width as usize, order).map_err(failed)?;
     let file = "lift.onnx";
     let path = dir.join(file);
     let model =
-        build_lift(&weights, LiftOptions { patch: arch.patch, precision: options.precision }).map_err(ImportError::Graph)?;
+        build_lift(&weights, LiftOptions { patch: arch.patch, precision: backbone.precision }).map_err(ImportError::Graph)?;
     onnx::save(model, &path, MAX_INLINE_BYTES).map_err(ImportError::Graph)?;
     Ok(LiftFile {
         file: file.to_owned(),
         sha256: digest(&path)?,
         form: weights.form,
         window: weights.window(),
-        tap,
-        backbone_sha256: backbone_sha256.to_owned(),
+        tap: head.tap,
+        backbone_sha256: backbone.sha256.clone(),
         guidance: weights.guidance,
         opset: OPSET,
-        precision: options.precision,
+        precision: backbone.precision,
         parameters: weights.n_parameters(),
         license: head.license.clone(),
-        source: file_name(&head.source),
+        source: file_name(source),
+        scores: head.scores.clone(),
     })
 }
 

@@ -8,6 +8,6 @@ mod spec;
 pub use digest::{sha256, sha256_file};
 pub use repository::{FORMAT, MANIFEST_FILE, ModelEntry, RepositoryError, is_valid_name, load_dir, scan};
 pub use spec::{
-    Architecture, BackboneFile, Facet, FfnKind, Interpolation, LiftFile, LiftForm, Manifest, PositionSpec, PositionVariant,
-    Precision, PreprocessSpec, Provenance, ResizePolicy, Tap, io_names,
+    Architecture, BackboneFile, Facet, FfnKind, Interpolation, LiftFile, LiftForm, LiftScore, Manifest, PositionSpec,
+    PositionVariant, Precision, PreprocessSpec, Provenance, ResizePolicy, Tap, io_names,
 };

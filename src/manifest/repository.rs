@@ -100,16 +100,11 @@ impl ModelEntry {
     /// # Errors
     /// [`RepositoryError::Digest`] for the first file that differs, [`RepositoryError::Read`] for one that is not there.
     pub fn verify(&self) -> Result<(), RepositoryError> {
-        let manifest = &self.manifest;
-        let mut files =
-            vec![(&manifest.backbone.file, &manifest.backbone.sha256), (&manifest.position.file, &manifest.position.sha256)];
-        files.extend(manifest.backbone.external.iter().map(|[file, digest]| (file, digest)));
-        files.extend(manifest.lift.iter().map(|lift| (&lift.file, &lift.sha256)));
-        for (file, expected) in files {
+        for (file, expected) in self.manifest.files() {
             let path = self.dir.join(file);
             let found = sha256_file(&path).map_err(|source| RepositoryError::Read { path: path.clone(), source })?;
             if found != *expected {
-                return Err(RepositoryError::Digest { path, found, expected: expected.clone() });
+                return Err(RepositoryError::Digest { path, found, expected: expected.to_owned() });
             }
         }
         Ok(())
@@ -156,10 +151,8 @@ fn check(manifest: &Manifest, dir: &Path) -> Result<(), String> {
 }
 
 fn check_files(manifest: &Manifest) -> Result<(), String> {
-    let mut files = vec![&manifest.backbone.file, &manifest.position.file];
-    files.extend(manifest.backbone.external.iter().map(|[file, _digest]| file));
-    files.extend(manifest.lift.iter().map(|lift| &lift.file));
-    let outside = files.into_iter().find(|file| Path::new(file).components().count() != 1 || file.as_str() == "..");
+    let names = manifest.files().into_iter().map(|(file, _digest)| file);
+    let outside = names.into_iter().find(|file| Path::new(file).components().count() != 1 || *file == "..");
     require(outside.is_none(), || format!("names a file outside the directory: {outside:?}"))
 }
 

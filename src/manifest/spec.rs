@@ -285,6 +285,28 @@ impl LiftForm {
             Self::Guided => "guided",
         }
     }
+
+    /// What stands before the names of its tensors in a file of weights; the published form has nothing there.
+    #[must_use]
+    pub fn prefix(self) -> &'static str {
+        match self {
+            Self::Official => "",
+            Self::Residual => "residual.",
+            Self::Guided => "guided.",
+        }
+    }
+}
+
+/// How far upsampled features are from those of an image of twice the size, on photos that the head was not trained on.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LiftScore {
+    /// Cells on a side of the coarse grid.
+    pub grid: u32,
+    /// Mean of `1 - cos` over positions, for the head.
+    pub distance: f64,
+    /// The same for bilinear upsampling.
+    pub bilinear: f64,
 }
 
 /// `lift.onnx`.
@@ -316,6 +338,9 @@ pub struct LiftFile {
     pub license: String,
     /// Where the weights came from.
     pub source: String,
+    /// What its trainer measured.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub scores: Vec<LiftScore>,
 }
 
 /// Where the weights came from.
@@ -359,4 +384,18 @@ pub struct Manifest {
     pub lift: Option<LiftFile>,
     /// Where the weights came from.
     pub provenance: Provenance,
+}
+
+impl Manifest {
+    /// Every file of the model but the manifest itself: name and SHA-256.
+    #[must_use]
+    pub fn files(&self) -> Vec<(&str, &str)> {
+        let mut files = vec![
+            (self.backbone.file.as_str(), self.backbone.sha256.as_str()),
+            (self.position.file.as_str(), self.position.sha256.as_str()),
+        ];
+        files.extend(self.backbone.external.iter().map(|[file, digest]| (file.as_str(), digest.as_str())));
+        files.extend(self.lift.iter().map(|lift| (lift.file.as_str(), lift.sha256.as_str())));
+        files
+    }
 }

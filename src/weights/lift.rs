@@ -37,7 +37,7 @@ pub fn assemble_lift(
     channels: usize,
     order: ChannelOrder,
 ) -> Result<LiftWeights, WeightsError> {
-    let (form, prefix) = recognise(&tensors);
+    let (form, prefix) = recognise_lift(tensors.names());
     let mut tensors = tensors.renamed(|name| {
         let name = name.strip_prefix(&prefix).filter(|name| !name.ends_with("num_batches_tracked"));
         name.map(str::to_owned)
@@ -67,13 +67,13 @@ pub fn assemble_lift(
     Ok(weights)
 }
 
-/// The form, and what stands before the tensors' names: keys of the checkpoint around them, `module.`, the form's name.
-fn recognise(tensors: &NamedTensors) -> (LiftForm, String) {
-    let mut prefixes = tensors.names().filter_map(|name| name.strip_suffix(LANDMARK));
-    let prefix = prefixes.find(|prefix| prefix.is_empty() || prefix.ends_with('.')).unwrap_or_default();
-    let last = prefix.trim_end_matches('.').rsplit('.').next();
-    let form = LiftForm::ALL.into_iter().find(|form| last == Some(form.name())).unwrap_or(LiftForm::Official);
-    (form, prefix.to_owned())
+/// The form of a head whose tensors have these names, and what stands before the official ones: keys of the checkpoint around them,
+/// `module.`, the form's name.
+pub fn recognise_lift<'a>(mut names: impl Iterator<Item = &'a str>) -> (LiftForm, String) {
+    let before = |name: &'a str| name.strip_suffix(LANDMARK).filter(|prefix| prefix.is_empty() || prefix.ends_with('.'));
+    let prefix = names.find_map(before).unwrap_or_default();
+    let marked = |form: &LiftForm| !form.prefix().is_empty() && format!(".{prefix}").ends_with(&format!(".{}", form.prefix()));
+    (LiftForm::ALL.into_iter().find(marked).unwrap_or(LiftForm::Official), prefix.to_owned())
 }
 
 /// Widths of the trunk and number of outputs: fixed in the official form, read from the shapes in the others.
@@ -180,11 +180,10 @@ mod tests {
     /// A head of zeros under the names of its form.
     fn zeros(form: LiftForm, [channels, up, mid, n_outputs]: [usize; 4]) -> NamedTensors {
         let mut tensors = NamedTensors::default();
-        let prefix = if form == LiftForm::Official { String::new() } else { format!("{}.", form.name()) };
         let mut insert = |name: &str, shape: &[usize]| {
             let bytes = Bytes::from(vec![0; 4 * shape.iter().product::<usize>()]);
             let tensor = Stored { element_type: Some(StoredType::F32), shape: shape.to_vec(), bytes };
-            tensors.insert(format!("{prefix}{name}"), tensor);
+            tensors.insert(format!("{}{name}", form.prefix()), tensor);
         };
         let convs = [
             ("image_convs_1.0", "image_convs_1.1", [32, 3, 3, 3], true),

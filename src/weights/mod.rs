@@ -22,7 +22,7 @@ use crate::{
     onnx::OnnxError,
 };
 
-pub use lift::{ChannelOrder, assemble_lift};
+pub use lift::{ChannelOrder, assemble_lift, recognise_lift};
 pub use named::{NamedTensors, Stored, StoredType};
 pub use vit::{Recognised, VitHints, assemble_vit};
 

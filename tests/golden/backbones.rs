@@ -126,7 +126,7 @@ fn a_head_is_fitted_to_a_patch_size_that_is_not_its_own() {
     let folder = tempfile::tempdir().unwrap();
     let mut options = options("dinov2_s14.safetensors", folder.path());
     let source = fixture("lift/lift_c64_p16.safetensors");
-    options.head = Some(densevit::import::HeadOptions { source, order: None, tap: None, license: "test".into() });
+    options.head = Some(densevit::import::HeadOptions::new(source));
     let imported = import(&options, |_entry| Ok(())).unwrap();
     let lift = imported.entry.manifest.lift.clone().unwrap();
     assert_eq!((lift.tap, lift.guidance), (Tap { facet: Facet::Key, layer: 1 }, 16));
@@ -179,7 +179,7 @@ fn a_head_is_refused_on_a_backbone_or_activation_that_is_not_its_own() {
     let folder = tempfile::tempdir().unwrap();
     let mut options = options("dino_s16.safetensors", folder.path());
     let source = fixture("lift/lift_c64_p16.safetensors");
-    options.head = Some(densevit::import::HeadOptions { source, order: None, tap: None, license: "test".into() });
+    options.head = Some(densevit::import::HeadOptions::new(source));
     let entry = import(&options, |_entry| Ok(())).unwrap().entry;
     let path = entry.dir.join("model.toml");
     let text = std::fs::read_to_string(&path).unwrap();

@@ -14,7 +14,7 @@ fn imported(extension: &str, out: &Path) -> Manifest {
     let file = |name: &str| fixture("pth").join(name).with_extension(extension);
     let mut options = ImportOptions::new(file("vit"), out.to_path_buf(), "tiny");
     options.heads = Some(2);
-    options.head = Some(HeadOptions { source: file("lift"), order: None, tap: None, license: "test".into() });
+    options.head = Some(HeadOptions::new(file("lift")));
     import(&options, |_entry| Ok(())).unwrap().entry.manifest
 }
 

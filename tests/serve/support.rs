@@ -89,7 +89,7 @@ fn repository() -> &'static Path {
             let folder = tempfile::tempdir().unwrap();
             let mut tiny = ImportOptions::new(fixture("backbones/dino_s16.safetensors"), folder.path().to_path_buf(), "tiny");
             let source = fixture("lift/lift_c64_p16.safetensors");
-            tiny.head = Some(HeadOptions { source, order: None, tap: None, license: "test".into() });
+            tiny.head = Some(HeadOptions::new(source));
             let registers = fixture("backbones/dinov2_s14_reg4.safetensors");
             for options in [tiny, ImportOptions::new(registers, folder.path().to_path_buf(), "registers")] {
                 import(&options, |_entry| Ok(())).unwrap();

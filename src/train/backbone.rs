@@ -6,9 +6,12 @@ use anyhow::{Context as _, ensure};
 use densevit::{
     engine::GRAPH_TOOLS,
     manifest::{ModelEntry, Tap, load_dir},
-    runtime::{Library, ModelRunner, RunKey, RuntimeConfig, RuntimeModel},
+    runtime::{Library, ModelRunner, Provider, RunKey, RuntimeConfig, RuntimeModel},
     tensor::{FeatureMap, RgbImage},
 };
+use tch::Device;
+
+use crate::data::loader::Normalisation;
 
 /// A backbone and the activations that are taken from it.
 #[derive(Debug)]
@@ -23,7 +26,7 @@ impl Backbone {
     ///
     /// # Errors
     /// When the model is not in order or does not offer `tap`, or ONNX Runtime is not there.
-    pub fn open(dir: &Path, tap: impl FnOnce(Tap) -> Tap) -> anyhow::Result<Self> {
+    pub fn open(dir: &Path, tap: impl FnOnce(Tap) -> Tap, device: Device) -> anyhow::Result<Self> {
         let entry = load_dir(dir)?;
         entry.verify()?;
         let backbone = &entry.manifest.backbone;
@@ -37,7 +40,13 @@ impl Backbone {
         );
         let from_environment = std::env::var_os("ORT_DYLIB_PATH").filter(|path| !path.is_empty()).map(PathBuf::from);
         let library = Library::load(None, from_environment.as_deref())?;
-        let model = RuntimeModel::open(dir, &entry.manifest, &RuntimeConfig::default(), &library, GRAPH_TOOLS)?;
+        let providers = if device.is_cuda() {
+            vec![Provider::Cuda { required: true, device_id: 0, deny_cpu_fallback: false }]
+        } else {
+            vec![Provider::Cpu]
+        };
+        let config = RuntimeConfig { providers, ..RuntimeConfig::default() };
+        let model = RuntimeModel::open(dir, &entry.manifest, &config, &library, GRAPH_TOOLS)?;
         Ok(Self { runner: ModelRunner::new(&model), entry, tap })
     }
 
@@ -65,13 +74,32 @@ impl Backbone {
         self.entry.manifest.architecture.width as usize
     }
 
+    /// What the model does to pixels first.
+    #[must_use]
+    pub fn normalisation(&self) -> Normalisation {
+        let preprocess = &self.entry.manifest.preprocess;
+        Normalisation { mean: preprocess.mean, std: preprocess.std }
+    }
+
     /// Features of one image, `[h, w, C]`.
     ///
     /// # Errors
     /// When the run fails.
     pub fn features(&mut self, image: &RgbImage) -> anyhow::Result<FeatureMap> {
+        self.run(image, 0)
+    }
+
+    /// Features of one image after the model's head, `[2h, 2w, C]`.
+    ///
+    /// # Errors
+    /// When the model has no head for these activations, or the run fails.
+    pub fn doubled(&mut self, image: &RgbImage) -> anyhow::Result<FeatureMap> {
+        self.run(image, 1)
+    }
+
+    fn run(&mut self, image: &RgbImage, lift_passes: u32) -> anyhow::Result<FeatureMap> {
         let (height, width) = (image.height(), image.width());
-        let key = RunKey { height, width, tap: self.tap, lift_passes: 0, cls: false, registers: false };
+        let key = RunKey { height, width, tap: self.tap, lift_passes, cls: false, registers: false };
         let outputs = self.runner.run(&key, std::slice::from_ref(image))?;
         let output = outputs.into_iter().next().context("the backbone gave no output")?;
         Ok(output.map)

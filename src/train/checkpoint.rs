@@ -1,6 +1,12 @@
 //! Tensors to safetensors files and back. A file appears whole or not at all.
 
-use std::{collections::BTreeMap, collections::HashMap, fs, io::Write as _, path::Path};
+use std::{
+    collections::{BTreeMap, HashMap},
+    fs::{self, Permissions},
+    io::Write as _,
+    os::unix::fs::PermissionsExt as _,
+    path::Path,
+};
 
 use anyhow::{Context as _, bail};
 use safetensors::{Dtype, SafeTensors, serialize, tensor::TensorView};
@@ -25,13 +31,30 @@ pub fn write(path: &Path, tensors: &BTreeMap<String, Tensor>, metadata: &[(&str,
     write_bytes(path, &bytes)
 }
 
+/// Copies values into tensors by name. Returns the first name whose value is missing or has another shape.
+pub fn assign<'a>(
+    tensors: impl IntoIterator<Item = (String, Tensor)>,
+    find: impl Fn(&str) -> Option<&'a Tensor>,
+) -> Option<String> {
+    tch::no_grad(|| {
+        for (name, mut tensor) in tensors {
+            match find(&name).filter(|value| value.size() == tensor.size()) {
+                Some(value) => tensor.copy_(value),
+                None => return Some(name),
+            }
+        }
+        None
+    })
+}
+
 /// Writes a file that appears whole or not at all.
 ///
 /// # Errors
 /// When it cannot be written.
 pub fn write_bytes(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let scratch = tempfile::NamedTempFile::new_in(folder);
+    // As other files are made; the system's mask is taken off.
+    let scratch = tempfile::Builder::new().permissions(Permissions::from_mode(0o666)).tempfile_in(folder);
     let written = scratch.and_then(|mut scratch| {
         scratch.write_all(bytes)?;
         scratch.persist(path).map_err(|error| error.error)

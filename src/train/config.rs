@@ -33,6 +33,30 @@ pub enum Schedule {
     Cosine,
 }
 
+/// What is made small.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "snake_case")]
+pub enum Objective {
+    /// `1 - cos` between descriptors, as published.
+    Cosine,
+    /// The same after the mean descriptor of the photos was subtracted from both.
+    Centred,
+    /// Mean absolute difference.
+    L1,
+    /// Mean squared difference.
+    L2,
+}
+
+/// Element type of the products of a step. Weights, statistics and losses stay in single precision.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "snake_case")]
+pub enum Products {
+    /// IEEE single.
+    Fp32,
+    /// bfloat16.
+    Bf16,
+}
+
 /// Settings of `train lift`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -47,16 +71,28 @@ pub struct LiftConfig {
     pub window: i64,
     /// Width of the trunk of residual and guided heads. The official form has its own.
     pub width: i64,
-    /// Side of the largest image of an example, in pixels: a multiple of four patches.
+    /// Side of the largest image of an example, in pixels: a multiple of `2^scales` patches.
     pub size: u32,
-    /// How its half and its quarter are made.
+    /// Doublings that an example teaches: half to full, quarter to half, eighth to quarter. Published: 2.
+    pub scales: u32,
+    /// How its half, its quarter and so on are made.
     pub downscale: Downscale,
     /// Which part of a photo becomes an example.
     pub framing: Framing,
+    /// Colour jitter: factors of brightness, contrast and saturation within `1 ± jitter`, hue turned by up to `jitter` of a turn; 0 for none.
+    pub jitter: f64,
     /// Examples of each photo.
     pub views: u32,
-    /// Examples of a step.
+    /// What is made small.
+    pub objective: Objective,
+    /// Doublings that are trained through: 2 adds a term, quarter to full by two passes in a row.
+    pub depth: u32,
+    /// Examples that run at once.
     pub batch: usize,
+    /// Batches whose gradients are summed for one step.
+    pub accumulate: usize,
+    /// Element type of the products of a step.
+    pub products: Products,
     /// Steps of the whole run.
     pub steps: u64,
     /// Highest learning rate.
@@ -78,7 +114,7 @@ pub struct LiftConfig {
 /// A named set of settings.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Preset {
-    /// As published: official form, strided images, constant rate, plain Adam. Colour jitter is left out.
+    /// As published: official form, strided images, colour jitter, constant rate, plain Adam.
     Official,
     /// This project's: guided form, antialiased crops, cosine schedule, moving average.
     Guided,
@@ -95,10 +131,16 @@ impl Preset {
             window: 5,
             width: 64,
             size: 448,
+            scales: 3,
             downscale: Downscale::Antialias,
             framing: Framing::Crop,
+            jitter: 0.0,
             views: 1,
+            objective: Objective::Cosine,
+            depth: 1,
             batch: 8,
+            accumulate: 1,
+            products: Products::Fp32,
             steps: 2000,
             learning_rate: 1e-3,
             schedule: Schedule::Cosine,
@@ -112,8 +154,10 @@ impl Preset {
             Self::Guided => guided,
             Self::Official => LiftConfig {
                 form: LiftForm::Official,
+                scales: 2,
                 downscale: Downscale::Stride,
                 framing: Framing::Squeeze,
+                jitter: 0.2,
                 schedule: Schedule::Constant,
                 warmup: 0,
                 ema: 0.0,
@@ -160,11 +204,18 @@ impl LiftConfig {
         if self.window < 1 || self.window % 2 == 0 {
             return Err(format!("window is {}: it must be odd", self.window));
         }
-        if self.size == 0 || !self.size.is_multiple_of(4 * patch) {
-            return Err(format!("size is {}: it must be a multiple of four patches, {}", self.size, 4 * patch));
+        if !(1..=4).contains(&self.scales) {
+            return Err(format!("scales is {}: it must lie in [1, 4]", self.scales));
         }
-        if self.batch == 0 || self.views == 0 || self.width < 1 || self.validate_every == 0 {
-            return Err("batch, views, width and validate_every must be at least 1".into());
+        let unit = patch << self.scales;
+        if self.size == 0 || !self.size.is_multiple_of(unit) {
+            return Err(format!("size is {}: with {} scales it must be a multiple of {unit}", self.size, self.scales));
+        }
+        if self.batch == 0 || self.accumulate == 0 || self.views == 0 || self.width < 1 || self.validate_every == 0 {
+            return Err("batch, accumulate, views, width and validate_every must be at least 1".into());
+        }
+        if !(1..=2).contains(&self.depth) || self.depth > self.scales || !(0.0..=0.5).contains(&self.jitter) {
+            return Err("depth must be 1 or 2 and at most scales, jitter must lie in [0, 0.5]".into());
         }
         if !(0.0..1.0).contains(&self.ema) || !(0.0..1.0).contains(&self.validation) || self.learning_rate <= 0.0 {
             return Err("ema and validation must lie in [0, 1), learning_rate above 0".into());
@@ -189,7 +240,7 @@ mod tests {
     fn settings_that_cannot_be_are_named() {
         let bad = |config: LiftConfig| config.check(14).err().unwrap_or_default();
         assert!(bad(LiftConfig { window: 4, ..LiftConfig::default() }).contains("window"));
-        assert!(bad(LiftConfig { size: 450, ..LiftConfig::default() }).contains("multiple of four patches, 56"));
+        assert!(bad(LiftConfig { size: 450, ..LiftConfig::default() }).contains("with 3 scales it must be a multiple of 112"));
         assert_eq!(bad(LiftConfig::default()), "");
     }
 }

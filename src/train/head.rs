@@ -3,16 +3,19 @@
 
 use std::collections::BTreeMap;
 
-use densevit::{graph::bilinear_prior, manifest::LiftForm};
+use densevit::{graph::bilinear_prior, manifest::LiftForm, weights::recognise_lift};
 use tch::{
-    Tensor,
-    nn::{self, Module as _, ModuleT as _},
+    Device, Kind, Tensor,
+    nn::{self, ModuleT as _},
 };
 
-use crate::config::LiftConfig;
+use crate::{
+    checkpoint,
+    config::{LiftConfig, Products},
+};
 
 /// Channels of the guidance.
-const GUIDANCE: i64 = 32;
+pub(crate) const GUIDANCE: i64 = 32;
 
 /// Shape of a head.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,7 +41,7 @@ impl HeadShape {
     }
 
     /// Widths of the trunk and number of outputs.
-    fn widths(&self) -> [i64; 3] {
+    pub(crate) fn widths(&self) -> [i64; 3] {
         match self.form {
             LiftForm::Official => [(self.channels + GUIDANCE) / 2, self.channels / 2, self.channels],
             LiftForm::Residual => [self.width, self.width, self.channels],
@@ -47,7 +50,7 @@ impl HeadShape {
     }
 
     /// Pixels of guidance a cell.
-    fn guidance(&self) -> i64 {
+    pub(crate) fn guidance(&self) -> i64 {
         if self.patch == 8 { 8 } else { 16 }
     }
 }
@@ -56,27 +59,64 @@ impl HeadShape {
 #[derive(Debug)]
 struct ConvBn {
     conv: nn::Conv2D,
+    stride: i64,
     norm: nn::BatchNorm,
+}
+
+/// Uniform in ±1/√fan-in, as the authors' framework begins: the training framework's own default is √6 times wider.
+fn begin(fan_in: i64) -> nn::Init {
+    #[expect(clippy::cast_precision_loss, reason = "a small count")]
+    let bound = 1.0 / (fan_in as f64).sqrt();
+    nn::Init::Uniform { lo: -bound, up: bound }
+}
+
+/// BatchNorm that begins as the identity: the training framework's own default draws the scales.
+pub(crate) fn batch_norm(path: nn::Path<'_>, channels: i64) -> nn::BatchNorm {
+    nn::batch_norm2d(path, channels, nn::BatchNormConfig { ws_init: nn::Init::Const(1.0), ..nn::BatchNormConfig::default() })
+}
+
+/// A square convolution, uniform in ±1/√fan-in.
+pub(crate) fn conv(path: nn::Path<'_>, (n_in, n_out): (i64, i64), kernel: i64, config: nn::ConvConfig) -> nn::Conv2D {
+    let init = begin(n_in * kernel * kernel);
+    nn::conv2d(path, n_in, n_out, kernel, nn::ConvConfig { ws_init: init, bs_init: init, ..config })
 }
 
 impl ConvBn {
     fn new(parent: &nn::Path<'_>, idx: i64, (n_in, n_out): (i64, i64), stride: i64, bias: bool) -> Self {
         let config = nn::ConvConfig { stride, padding: 1, bias, ..nn::ConvConfig::default() };
-        Self {
-            conv: nn::conv2d(parent / idx, n_in, n_out, 3, config),
-            norm: nn::batch_norm2d(parent / (idx + 1), n_out, nn::BatchNormConfig::default()),
-        }
+        Self { conv: conv(parent / idx, (n_in, n_out), 3, config), stride, norm: batch_norm(parent / (idx + 1), n_out) }
     }
 
-    fn forward(&self, x: &Tensor, train: bool) -> Tensor {
-        self.norm.forward_t(&self.conv.forward(x), train).relu()
+    fn forward(&self, x: &Tensor, products: Products, train: bool) -> Tensor {
+        self.norm.forward_t(&self.convolved(x, products), train).relu()
     }
+
+    fn convolved(&self, x: &Tensor, products: Products) -> Tensor {
+        let Self { conv, stride, .. } = self;
+        product(products, (x, &conv.ws, conv.bs.as_ref()), |x, weight, bias| {
+            x.conv2d(weight, bias, [*stride; 2], [1, 1], [1, 1], 1)
+        })
+    }
+}
+
+/// A product of an input with weights, in another element type; the result is single precision again.
+fn product(
+    products: Products,
+    (x, weight, bias): (&Tensor, &Tensor, Option<&Tensor>),
+    run: impl FnOnce(&Tensor, &Tensor, Option<Tensor>) -> Tensor,
+) -> Tensor {
+    let kind = match products {
+        Products::Fp32 => return run(x, weight, bias.map(Tensor::shallow_clone)),
+        Products::Bf16 => Kind::BFloat16,
+    };
+    run(&x.to_kind(kind), &weight.to_kind(kind), bias.map(|bias| bias.to_kind(kind))).to_kind(Kind::Float)
 }
 
 /// A LiFT head.
 #[derive(Debug)]
 pub struct Head {
     shape: HeadShape,
+    products: Products,
     features: Option<nn::BatchNorm>,
     image1: ConvBn,
     image2: ConvBn,
@@ -97,25 +137,40 @@ impl Head {
         let [up, mid, n_outputs] = shape.widths();
         let (first, second, double) = (root / "image_convs_1", root / "image_convs_2", root / "up1" / "conv_1" / "double_conv");
         let is_ours = shape.form != LiftForm::Official;
-        let up_config = nn::ConvTransposeConfig { stride: 2, ..nn::ConvTransposeConfig::default() };
+        // The authors' framework takes the outputs times the kernel for the fan-in of a transposed convolution.
+        let up_init = begin(up * 4);
+        let up_config =
+            nn::ConvTransposeConfig { stride: 2, ws_init: up_init, bs_init: up_init, ..nn::ConvTransposeConfig::default() };
         let zero = nn::ConvConfig { ws_init: nn::Init::Const(0.0), ..nn::ConvConfig::default() };
+        let last = |path| match is_ours {
+            true => nn::conv2d(path, mid, n_outputs, 1, zero),
+            false => conv(path, (mid, n_outputs), 1, nn::ConvConfig::default()),
+        };
         let window = usize::try_from(shape.window).unwrap_or(1);
         let prior = || {
             let prior = bilinear_prior(window);
-            Tensor::from_slice(&prior.iter().copied().collect::<Vec<f32>>()).view([2, 2, shape.window * shape.window])
+            let prior = Tensor::from_slice(&prior.iter().copied().collect::<Vec<f32>>()).to_device(root.device());
+            prior.view([2, 2, shape.window * shape.window])
         };
         Self {
             shape,
-            features: is_ours.then(|| nn::batch_norm2d(root / "features", shape.channels, nn::BatchNormConfig::default())),
+            products: Products::Fp32,
+            features: is_ours.then(|| batch_norm(root / "features", shape.channels)),
             image1: ConvBn::new(&first, 0, (3, GUIDANCE), 2, true),
             image2: ConvBn::new(&first, 3, (GUIDANCE, GUIDANCE), 2, true),
             image3: ConvBn::new(&second, 0, (GUIDANCE, GUIDANCE), 2, true),
             up: nn::conv_transpose2d(root / "up1" / "up", shape.channels + GUIDANCE, up, 2, up_config),
             double1: ConvBn::new(&double, 0, (up + GUIDANCE, mid), 1, false),
             double2: ConvBn::new(&double, 3, (mid, mid), 1, false),
-            out: nn::conv2d(root / "outc", mid, n_outputs, 1, if is_ours { zero } else { nn::ConvConfig::default() }),
+            out: last(root / "outc"),
             prior: (shape.form == LiftForm::Guided).then(prior),
         }
+    }
+
+    /// The same head with products of another element type.
+    #[must_use]
+    pub fn with_products(self, products: Products) -> Self {
+        Self { products, ..self }
     }
 
     /// Features of twice the resolution.
@@ -133,13 +188,19 @@ impl Head {
         } else {
             image.upsample_bilinear2d([guidance * rows, guidance * cols], false, None, None)
         };
-        let quarter = self.image2.forward(&self.image1.forward(&image, train), train);
+        let quarter = self.image2.forward(&self.image1.forward(&image, self.products, train), self.products, train);
         let fine = if guidance == 16 { quarter.max_pool2d([2, 2], [2, 2], [0, 0], [1, 1], false) } else { quarter };
-        let coarse = self.image3.forward(&fine, train);
+        let coarse = self.image3.forward(&fine, self.products, train);
         let scaled = self.features.as_ref().map_or_else(|| features.shallow_clone(), |norm| norm.forward_t(features, train));
-        let up = self.up.forward(&Tensor::cat(&[&scaled, &coarse], 1));
-        let once = self.double1.forward(&Tensor::cat(&[&up, &fine], 1), train);
-        let raw = self.out.forward(&self.double2.forward(&once, train));
+        let joined = Tensor::cat(&[&scaled, &coarse], 1);
+        let up = product(self.products, (&joined, &self.up.ws, self.up.bs.as_ref()), |x, weight, bias| {
+            x.conv_transpose2d(weight, bias, [2, 2], [0, 0], [0, 0], 1, [1, 1])
+        });
+        let once = self.double1.forward(&Tensor::cat(&[&up, &fine], 1), self.products, train);
+        let twice = self.double2.forward(&once, self.products, train);
+        let raw = product(self.products, (&twice, &self.out.ws, self.out.bs.as_ref()), |x, weight, bias| {
+            x.conv2d(weight, bias, [1, 1], [0, 0], [1, 1], 1)
+        });
         match (&self.prior, self.shape.form) {
             (Some(prior), _) => combine(&raw, features, prior, self.shape.window),
             (None, LiftForm::Residual) => features.upsample_bilinear2d([2 * rows, 2 * cols], false, None, None) + raw,
@@ -162,9 +223,33 @@ fn combine(logits: &Tensor, features: &Tensor, prior: &Tensor, window: i64) -> T
     fine.permute([0, 5, 1, 3, 2, 4]).reshape([batch, channels, 2 * rows, 2 * cols])
 }
 
+/// A head from its file: form and widths are read from names and shapes.
+///
+/// # Errors
+/// What does not fit, in words.
+pub fn open(
+    weights: &BTreeMap<String, Tensor>,
+    channels: usize,
+    patch: u32,
+    device: Device,
+) -> Result<(Head, HeadShape), String> {
+    let (form, _prefix) = recognise_lift(weights.keys().map(String::as_str));
+    let last = weights.get(&format!("{}outc.weight", form.prefix())).ok_or("it holds no LiFT head")?.size();
+    let &[n_outputs, width, ..] = last.as_slice() else { return Err("outc.weight has no two axes".into()) };
+    #[expect(clippy::cast_possible_truncation, clippy::cast_precision_loss, reason = "the root of a small square")]
+    let window = (n_outputs as f64).sqrt() as i64;
+    let channels = i64::try_from(channels).unwrap_or(i64::MAX);
+    let shape = HeadShape { form, channels, patch: i64::from(patch), width, window };
+    let store = nn::VarStore::new(device);
+    let head = Head::new(&store.root(), shape);
+    match checkpoint::assign(named(&store, form), |name| weights.get(name)) {
+        None => Ok((head, shape)),
+        Some(name) => Err(format!("it does not fit this model: {name}")),
+    }
+}
+
 /// Every tensor of a head by name, for files: trainable ones and statistics. Heads that are not official carry their form in front.
 #[must_use]
 pub fn named(store: &nn::VarStore, form: LiftForm) -> BTreeMap<String, Tensor> {
-    let prefix = if form == LiftForm::Official { String::new() } else { format!("{}.", form.name()) };
-    store.variables().into_iter().map(|(name, tensor)| (format!("{prefix}{name}"), tensor)).collect()
+    store.variables().into_iter().map(|(name, tensor)| (format!("{}{name}", form.prefix()), tensor)).collect()
 }

@@ -19,7 +19,12 @@ pub mod head;
 pub mod loss;
 pub mod optim;
 
+pub mod cost;
+pub mod curve;
+pub mod validation;
+
 pub mod eval;
 pub mod fit;
+pub mod install;
 
 pub mod commands;

@@ -26,12 +26,13 @@ impl Adam {
         Self { first: zeros(), second: zeros(), weights, n_steps: 0 }
     }
 
-    /// One step along the gradient of `loss`.
-    pub fn step(&mut self, loss: &Tensor, rate: f64) {
-        for weight in self.weights.values_mut() {
-            weight.zero_grad();
-        }
+    /// Adds the gradient of `loss` to those that wait for a step.
+    pub fn accumulate(&self, loss: &Tensor) {
         loss.backward();
+    }
+
+    /// One step along the gradients that were accumulated; then there are none.
+    pub fn step(&mut self, rate: f64) {
         self.n_steps += 1;
         let (bias1, bias2) = (1.0 - BETA1.powi(self.n_steps), 1.0 - BETA2.powi(self.n_steps));
         tch::no_grad(|| {
@@ -45,6 +46,7 @@ impl Adam {
                 let _updated = second.g_mul_scalar_(BETA2).g_add_(&(&gradient * &gradient * (1.0 - BETA2)));
                 let spread = (&*second / bias2).sqrt() + EPSILON;
                 let _updated = weight.g_sub_(&(&*first * (rate / bias1) / spread));
+                weight.zero_grad();
             }
         });
     }

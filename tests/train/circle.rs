@@ -1,4 +1,4 @@
-//! From photos to served features: `train lift`, `densevit import --lift`, gRPC.
+//! From photos to served features: `train lift` puts a head into the model directory, gRPC serves it.
 
 use std::process::Command;
 
@@ -7,18 +7,14 @@ use densevit::{
     config::ServeConfig,
     grpc::{client::Client, pb::v1 as pb},
     import::HeadOptions,
-    manifest::{LiftForm, Tap},
+    manifest::{LiftForm, Tap, load_dir},
     server::Server,
     tensor::RgbImage,
 };
-use tch::{Device, Tensor, nn};
-use train::{
-    backbone::Backbone,
-    data::loader::{Shape, normalised},
-    head::{Head, HeadShape, named},
-};
+use tch::{Device, Tensor};
+use train::{backbone::Backbone, eval::to_tensor, head};
 
-use crate::support::{error, head_file, photos, tiny_model};
+use crate::support::{self, error, head_file, photos, tiny_model};
 
 /// Single precision on both sides, in different orders, over the head's convolutions.
 const FP32: f64 = 1e-4;
@@ -29,19 +25,11 @@ fn image() -> RgbImage {
 
 /// What the trained head makes of the image in the training framework, `[rows, cols, C]`.
 fn expected(dir: &std::path::Path, tap: Tap, head: &std::path::Path) -> Tensor {
-    let mut backbone = Backbone::open(dir, |_default| tap).unwrap();
-    let map = backbone.features(&image()).unwrap();
-    let features = Tensor::from_slice(&map.data()[..]).view([1, 3, 5, 64]).permute([0, 3, 1, 2]).contiguous();
-    let shape = Shape { grid: 0, size: 0, channels: 64, mean: [0.485, 0.456, 0.406], std: [0.229, 0.224, 0.225] };
-    let pixels = normalised(&Tensor::from_slice(image().data()).view([1, 48, 80, 3]), shape);
-    let store = nn::VarStore::new(Device::Cpu);
-    let shape = HeadShape { form: LiftForm::Guided, channels: 64, patch: 16, width: 8, window: 3 };
-    let module = Head::new(&store.root(), shape);
-    let weights = head_file(head);
-    tch::no_grad(|| {
-        named(&store, LiftForm::Guided).into_iter().for_each(|(name, mut tensor)| tensor.copy_(&weights[&name]));
-        module.forward(&pixels, &features, false).permute([0, 2, 3, 1]).squeeze_dim(0)
-    })
+    let mut backbone = Backbone::open(dir, |_default| tap, Device::Cpu).unwrap();
+    let features = to_tensor(&backbone.features(&image()).unwrap());
+    let pixels = backbone.normalisation().of(&image());
+    let (module, _shape) = head::open(&head_file(head), 64, 16, Device::Cpu).unwrap();
+    tch::no_grad(|| module.forward(&pixels, &features, false).permute([0, 2, 3, 1]).squeeze_dim(0))
 }
 
 async fn served(models: &std::path::Path) -> pb::ExtractResponse {
@@ -65,12 +53,12 @@ async fn served(models: &std::path::Path) -> pb::ExtractResponse {
 fn a_head_trained_on_twelve_photos_is_served_as_it_was_trained() {
     let folder = tempfile::tempdir().unwrap();
     let at = |name: &str| folder.path().join(name);
-    let entry = tiny_model(&at("models"), None);
+    let entry = tiny_model(&at("models"));
     let images = photos(12);
     std::fs::write(images.path().join("broken.jpg"), b"no photo").unwrap();
     let output = Command::new(env!("CARGO_BIN_EXE_train"))
         .current_dir(format!("{}/../..", env!("CARGO_MANIFEST_DIR")))
-        .args(["lift", "--steps", "8", "--batch", "2", "--size", "64", "--width", "8", "--window", "3", "--validation", "0.4"])
+        .args("lift --license test --steps 8 --batch 2 --size 128 --width 8 --window 3 --validation 0.4".split(' '))
         .args(["--model".as_ref(), entry.dir.as_os_str(), "--images".as_ref(), images.path().as_os_str()])
         .args(["--out".as_ref(), at("run").as_os_str(), "--cache".as_ref(), at("cache").as_os_str()])
         .output()
@@ -81,10 +69,14 @@ fn a_head_trained_on_twelve_photos_is_served_as_it_was_trained() {
 
     let head = at("run").join("lift.safetensors");
     let tap = entry.manifest.backbone.default;
-    let options = HeadOptions { source: head.clone(), order: None, tap: Some(tap), license: "test".into() };
-    let manifest = tiny_model(&at("models"), Some(options)).manifest;
-    let lift = manifest.lift.unwrap();
-    assert_eq!((lift.form, lift.window, lift.tap), (LiftForm::Guided, Some(3), tap));
+    let lift = load_dir(&entry.dir).unwrap().manifest.lift.unwrap();
+    assert_eq!((lift.form, lift.window, lift.tap, lift.license.as_str()), (LiftForm::Guided, Some(3), tap, "test"));
+    let grids: Vec<u32> = lift.scores.iter().map(|score| score.grid).collect();
+    assert!(
+        grids == [4, 2, 1] && lift.scores.iter().all(|score| score.distance > 0.0 && score.bilinear > 0.0),
+        "{:?}",
+        lift.scores
+    );
     let expected = expected(&entry.dir, tap, &head);
     let answer = tokio::runtime::Runtime::new().unwrap().block_on(served(&at("models")));
     let header = answer.header.unwrap();
@@ -92,18 +84,28 @@ fn a_head_trained_on_twelve_photos_is_served_as_it_was_trained() {
     let values: Vec<f32> = answer.data.chunks_exact(4).map(|bytes| f32::from_le_bytes(bytes.try_into().unwrap())).collect();
     let got = Tensor::from_slice(&values).view([6, 10, 64]);
     assert!(error(&got, &expected) <= FP32, "{}", error(&got, &expected));
+
+    // The file says what it belongs to: another backbone and another activation refuse it, and the model keeps what it has.
+    let other = support::other_model(&at("models"));
+    let refused =
+        |options: &HeadOptions, dir| densevit::import::install_head(dir, options, |_entry| Ok(())).unwrap_err().to_string();
+    let mut options = HeadOptions::new(head);
+    assert!(refused(&options, &other.dir).contains("SHA-256"), "{}", refused(&options, &other.dir));
+    options.tap = Some(Tap { layer: 0, ..tap });
+    assert!(refused(&options, &entry.dir).contains("was trained on the"), "{}", refused(&options, &entry.dir));
+    assert_eq!(load_dir(&entry.dir).unwrap().manifest.lift.unwrap(), lift);
 }
 
 #[test]
 fn photos_that_are_all_broken_are_an_error() {
     let folder = tempfile::tempdir().unwrap();
-    let entry = tiny_model(&folder.path().join("models"), None);
+    let entry = tiny_model(&folder.path().join("models"));
     let images = folder.path().join("images");
     std::fs::create_dir(&images).unwrap();
     (0..12).for_each(|idx| std::fs::write(images.join(format!("{idx}.jpg")), format!("no photo {idx}")).unwrap());
     let output = Command::new(env!("CARGO_BIN_EXE_train"))
         .current_dir(format!("{}/../..", env!("CARGO_MANIFEST_DIR")))
-        .args(["lift", "--size", "64", "--validation", "0.4", "--model"])
+        .args(["lift", "--size", "64", "--scales", "2", "--validation", "0.4", "--model"])
         .args([entry.dir.as_os_str(), "--images".as_ref(), images.as_os_str()])
         .args([
             "--out".as_ref(),

@@ -3,6 +3,7 @@
 use densevit::manifest::LiftForm;
 use tch::{Device, Kind, Tensor, nn};
 use train::{
+    config::Products,
     head::{Head, HeadShape},
     loss::cosine_distance,
 };
@@ -50,6 +51,23 @@ fn our_own_forms_compute_what_their_definition_in_pytorch_computes() {
         let io = tensors(&format!("lift/{name}_c64_p14_io.safetensors"));
         let got = tch::no_grad(|| head.forward(&io["image"], &io["features"], false));
         assert!(error(&got, &io["lift_1"]) <= FP32, "{name}: {}", error(&got, &io["lift_1"]));
+    }
+}
+
+#[test]
+fn products_in_bfloat16_stay_near_those_in_single_precision() {
+    for form in LiftForm::ALL {
+        tch::manual_seed(4);
+        let store = nn::VarStore::new(Device::Cpu);
+        let (image, features) =
+            (Tensor::randn([2, 3, 42, 70], (Kind::Float, Device::Cpu)), Tensor::randn([2, 64, 3, 5], (Kind::Float, Device::Cpu)));
+        let head = Head::new(&store.root(), shape(form, 14, 8));
+        let expected = tch::no_grad(|| head.forward(&image, &features, true));
+        let got = tch::no_grad(|| head.with_products(Products::Bf16).forward(&image, &features, true));
+        // bfloat16 keeps 8 bits, 2^-9 of a value lost in each of seven layers; random errors add up to a few of those.
+        assert!(error(&got, &expected) <= 0.03, "{form:?}: {}", error(&got, &expected));
+        // Residual and guided heads begin as bilinear upsampling, which no product can change.
+        assert_eq!(form == LiftForm::Official, error(&got, &expected) > 1e-6, "{form:?}");
     }
 }
 

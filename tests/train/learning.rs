@@ -6,16 +6,20 @@ use std::{
     sync::atomic::AtomicBool,
 };
 
-use densevit::manifest::{Facet, LiftForm};
+use densevit::{
+    import::LiftCard,
+    manifest::{Facet, LiftForm, Tap},
+};
 use tch::{Device, Kind, Tensor, nn};
 use train::{
     backbone::Backbone,
     config::LiftConfig,
-    data::{cache, loader::Shape, photos as folders},
+    data::{cache, loader::Shape, photos as folders, source::Source},
     fit::{self, HEAD, Job},
     head::{Head, HeadShape},
     loss::cosine_distance,
     optim::Adam,
+    validation::Scores,
 };
 
 use crate::support::{head_file, photos, quick, tiny_model};
@@ -30,7 +34,8 @@ fn a_head_overfits_one_batch() {
     let mut adam = Adam::new(&store);
     let mut loss = || {
         let loss = cosine_distance(&head.forward(&image, &features, true), &target);
-        adam.step(&loss, 1e-2);
+        adam.accumulate(&loss);
+        adam.step(1e-2);
         loss.double_value(&[])
     };
     let first = loss();
@@ -38,9 +43,33 @@ fn a_head_overfits_one_batch() {
     assert!(first > 0.7 && last < 0.1, "{first} to {last}");
 }
 
+#[test]
+fn gradients_of_several_batches_add_up_to_one_step() {
+    tch::manual_seed(5);
+    let targets = Tensor::randn([2, 4], (Kind::Float, Device::Cpu));
+    // The same four weights, once with both targets in one loss and once with one after the other.
+    let moved = |parts: &[&[i64]]| {
+        let store = nn::VarStore::new(Device::Cpu);
+        let weights = store.root().zeros("weights", &[4]);
+        let mut adam = Adam::new(&store);
+        for part in parts {
+            let of = targets.index_select(0, &Tensor::from_slice(part));
+            adam.accumulate(&(&of - &weights).square().sum(Kind::Float));
+        }
+        adam.step(0.1);
+        adam.accumulate(&(&weights * 3.0).square().sum(Kind::Float));
+        adam.step(0.1);
+        weights.copy()
+    };
+    assert!(moved(&[&[0], &[1]]).allclose(&moved(&[&[0, 1]]), 1e-6, 1e-7, false));
+    assert!(!moved(&[&[0]]).allclose(&moved(&[&[0, 1]]), 1e-6, 1e-7, false));
+}
+
 /// Cached examples of a few photos, and everything a run needs.
 struct Bench {
     folder: tempfile::TempDir,
+    images: tempfile::TempDir,
+    model: PathBuf,
     config: LiftConfig,
     train: Vec<PathBuf>,
     validation: Vec<PathBuf>,
@@ -51,21 +80,35 @@ impl Bench {
     fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let config = quick();
-        let entry = tiny_model(&folder.path().join("models"), None);
-        let mut backbone = Backbone::open(&entry.dir, |default| config.tap(default)).unwrap();
+        let entry = tiny_model(&folder.path().join("models"));
+        let mut backbone = Backbone::open(&entry.dir, |default| config.tap(default), Device::Cpu).unwrap();
         let images = photos(12);
         let split = folders::find(&[images.path().to_path_buf()], config.validation).unwrap();
         let place = folder.path().join("cache");
         let mut fill = |photos| cache::fill(photos, &mut backbone, &config, (&place, 1 << 30)).unwrap();
         let (train, validation) = (fill(&split.train), fill(&split.validation));
-        let shape = Shape { grid: 4, size: 64, channels: 64, mean: [0.485, 0.456, 0.406], std: [0.229, 0.224, 0.225] };
-        Self { folder, config, train, validation, shape }
+        let normalisation = backbone.normalisation();
+        let shape = Shape { grid: 4, size: 64, scales: 2, channels: 64, normalisation, device: Device::Cpu };
+        Self { folder, images, model: entry.dir, config, train, validation, shape }
     }
 
-    fn run(&self, out: &Path, stop: &AtomicBool, resume: bool) -> anyhow::Result<fit::Scores> {
+    fn run(&self, out: &Path, stop: &AtomicBool, resume: bool) -> anyhow::Result<Scores> {
+        self.run_on(Source::Cached(self.train.clone()), out, stop, resume)
+    }
+
+    /// The same photos without a cache.
+    fn live(&self) -> Source {
+        let backbone = Backbone::open(&self.model, |default| self.config.tap(default), Device::Cpu).unwrap();
+        let split = folders::find(&[self.images.path().to_path_buf()], self.config.validation).unwrap();
+        Source::live(split.train, backbone, &self.config)
+    }
+
+    fn run_on(&self, source: Source, out: &Path, stop: &AtomicBool, resume: bool) -> anyhow::Result<Scores> {
         let head = HeadShape::new(&self.config, 64, 16);
-        let (train, validation) = (self.train.clone(), self.validation.clone());
-        fit::train(&Job { config: &self.config, head, shape: self.shape, train, validation, out, stop }, resume)
+        let validation = self.validation.clone();
+        let tap = Tap { facet: Facet::Token, layer: 1 };
+        let card = LiftCard { tap, backbone_source_sha256: "none".into(), license: "test".into(), scores: Vec::new() };
+        fit::train(&Job { config: &self.config, head, shape: self.shape, validation, card, out, stop }, source, resume)
     }
 }
 
@@ -78,11 +121,29 @@ fn a_run_that_was_interrupted_ends_where_a_straight_one_ends() {
     let stopped = bench.run(&broken, &stop, false).unwrap_err();
     assert!(stopped.to_string().contains("stopped at step 1"), "{stopped}");
     assert!(!broken.join(HEAD).exists());
+    let curve = image::open(straight.join("loss.png")).unwrap();
+    assert!(curve.width() > 800);
     assert_eq!(bench.run(&broken, &go, true).unwrap(), scores);
     let (straight, broken) = (head_file(&straight.join(HEAD)), head_file(&broken.join(HEAD)));
     for (name, tensor) in &straight {
         assert!(tensor.equal(&broken[name]), "{name} differs");
     }
+}
+
+#[test]
+fn photos_without_a_cache_are_the_same_examples_and_new_ones_in_the_next_epoch() {
+    let bench = Bench::new();
+    let (mut cached, mut live) = (Source::Cached(bench.train.clone()), bench.live());
+    assert_eq!(cached.len(), live.len());
+    let one = |source: &mut Source, epoch: u64| source.read(&[(epoch, 1)]).unwrap().remove(0);
+    let (kept, made, next) = (one(&mut cached, 0), one(&mut live, 0), one(&mut live, 1));
+    assert_eq!((&kept.images, &kept.features), (&made.images, &made.features));
+    assert_ne!(kept.images, next.images);
+    let (straight, broken) = (bench.folder.path().join("straight"), bench.folder.path().join("broken"));
+    let (go, stop) = (AtomicBool::new(false), AtomicBool::new(true));
+    let scores = bench.run_on(live, &straight, &go, false).unwrap();
+    bench.run_on(bench.live(), &broken, &stop, false).unwrap_err();
+    assert_eq!(bench.run_on(bench.live(), &broken, &go, true).unwrap(), scores);
 }
 
 #[test]
@@ -121,8 +182,8 @@ fn a_loss_that_is_no_number_stops_with_the_step_and_its_examples() {
 #[test]
 fn a_facet_or_block_that_the_model_does_not_offer_is_refused() {
     let folder = tempfile::tempdir().unwrap();
-    let entry = tiny_model(folder.path(), None);
+    let entry = tiny_model(folder.path());
     let config = LiftConfig { facet: Some(Facet::Key), layer: Some(7), ..quick() };
-    let error = Backbone::open(&entry.dir, |default| config.tap(default)).unwrap_err().to_string();
+    let error = Backbone::open(&entry.dir, |default| config.tap(default), Device::Cpu).unwrap_err().to_string();
     assert!(error.contains("does not offer") && error.contains("[0, 1]"), "{error}");
 }

@@ -6,7 +6,7 @@ use std::{
 };
 
 use densevit::{
-    import::{HeadOptions, ImportOptions, import},
+    import::{ImportOptions, import},
     manifest::ModelEntry,
 };
 use tch::Tensor;
@@ -42,11 +42,15 @@ pub fn error(got: &Tensor, expected: &Tensor) -> f64 {
     (got - expected).abs().max().double_value(&[]) / expected.abs().max().double_value(&[])
 }
 
-/// The model "tiny" (DINO, patch 16, 64 channels) as `OUT/tiny/1`, with a head if one is given.
-pub fn tiny_model(out: &Path, head: Option<HeadOptions>) -> ModelEntry {
-    let mut options = ImportOptions::new(fixture("backbones/dino_s16.safetensors"), out.to_path_buf(), "tiny");
-    options.head = head;
-    options.force = true;
+/// The model "tiny" (DINO, patch 16, 64 channels) as `OUT/tiny/1`.
+pub fn tiny_model(out: &Path) -> ModelEntry {
+    let options = ImportOptions::new(fixture("backbones/dino_s16.safetensors"), out.to_path_buf(), "tiny");
+    import(&options, |_entry| Ok(())).unwrap().entry
+}
+
+/// Another model as `OUT/other/1`.
+pub fn other_model(out: &Path) -> ModelEntry {
+    let options = ImportOptions::new(fixture("backbones/timm_s14.safetensors"), out.to_path_buf(), "other");
     import(&options, |_entry| Ok(())).unwrap().entry
 }
 
@@ -66,6 +70,7 @@ pub fn photos(n: u32) -> TempDir {
 pub fn quick() -> LiftConfig {
     LiftConfig {
         size: 64,
+        scales: 2,
         width: 8,
         window: 3,
         batch: 2,

@@ -2,21 +2,22 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, ensure};
+use anyhow::{Context as _, anyhow, ensure};
 use clap::{Args, Subcommand};
-use densevit::manifest::{Facet, LiftForm, Tap};
+use densevit::manifest::{Facet, Tap};
 use serde::Serialize;
-use tch::{Device, nn};
+use tch::Device;
 
 use crate::{
     backbone::Backbone,
     checkpoint,
     data::photos,
     eval::{
-        probe,
-        upsampling::{Distance, Method, measure},
+        Method,
+        probe::{self, ProbeScore},
+        upsampling::{Distance, measure},
     },
-    head::{Head, HeadShape, named},
+    head,
 };
 
 /// What is measured.
@@ -57,7 +58,7 @@ struct SubjectArgs {
 impl SubjectArgs {
     fn open(&self) -> anyhow::Result<Backbone> {
         let tap = |default: Tap| Tap { facet: self.facet.unwrap_or(default.facet), layer: self.layer.unwrap_or(default.layer) };
-        Backbone::open(&self.model, tap)
+        Backbone::open(&self.model, tap, Device::Cpu)
     }
 
     fn heads(&self, backbone: &Backbone) -> anyhow::Result<Vec<Method>> {
@@ -109,6 +110,9 @@ struct CamvidArgs {
     /// Probes of each method, from different random numbers.
     #[arg(long, default_value_t = 2)]
     seeds: u64,
+    /// How often heads double the map: a row for each.
+    #[arg(long, value_delimiter = ',', default_values_t = [1], value_parser = clap::value_parser!(u32).range(1..=3))]
+    passes: Vec<u32>,
 }
 
 /// Measures and prints a table.
@@ -135,13 +139,16 @@ fn camvid(args: &CamvidArgs) -> anyhow::Result<()> {
     );
     let train = probe::load(&mut backbone, &args.data, "train", size)?;
     let validation = probe::load(&mut backbone, &args.data, "val", size)?;
-    let mut methods = vec![None, Some(Method::Bilinear)];
-    methods.extend(args.subject.heads(&backbone)?.into_iter().map(Some));
-    let mut scores = Vec::new();
-    for method in &methods {
-        let score = probe::score(&train, &validation, method.as_ref(), args.epochs, args.seeds)?;
+    let heads = args.subject.heads(&backbone)?;
+    let rows = heads.iter().flat_map(|head| args.passes.iter().map(move |passes| Some((head, *passes))));
+    let mut scores: Vec<ProbeScore> = Vec::new();
+    for method in [None, Some((&Method::Bilinear, 1))].into_iter().chain(rows) {
+        let score = probe::score(&train, &validation, method, (args.epochs, args.seeds))?;
         let listed: Vec<String> = score.miou.iter().map(|miou| format!("{miou:.4}")).collect();
-        println!("  {:<28} mIoU {}", score.method, listed.join("  "));
+        let bilinear = scores.iter().find(|score| score.method == Method::Bilinear.name()).unwrap_or(&score);
+        let gain = 100.0 * (score.mean() - bilinear.mean());
+        let name = format!("{}, {} x", score.method, 1 << score.passes);
+        println!("  {name:<34} mIoU {:.4} ({gain:+.2} points)   {}", score.mean(), listed.join("  "));
         scores.push(score);
     }
     args.subject.report(&scores)
@@ -185,37 +192,10 @@ fn print(rows: &[Distance]) {
     }
 }
 
-/// A head from its file: form and widths are read from names and shapes.
 fn load_head(file: &Path, backbone: &Backbone) -> anyhow::Result<Method> {
     let (weights, _metadata) = checkpoint::read(file)?;
-    let marks = |form: &LiftForm| weights.keys().any(|name| name.starts_with(&format!("{}.", form.name())));
-    let form = LiftForm::ALL.into_iter().find(marks).unwrap_or(LiftForm::Official);
-    let prefix = if form == LiftForm::Official { String::new() } else { format!("{}.", form.name()) };
-    let out =
-        weights.get(&format!("{prefix}outc.weight")).with_context(|| format!("{} holds no LiFT head", file.display()))?.size();
-    #[expect(clippy::cast_possible_truncation, reason = "the root of a small square")]
-    let window = (out[0] as f64).sqrt() as i64;
-    let shape = HeadShape {
-        form,
-        channels: i64::try_from(backbone.channels())?,
-        patch: i64::from(backbone.patch()),
-        width: out[1],
-        window,
-    };
-    let store = nn::VarStore::new(Device::Cpu);
-    let head = Head::new(&store.root(), shape);
-    let missing = tch::no_grad(|| {
-        named(&store, form).into_iter().find(|(name, tensor)| {
-            match weights.get(name).filter(|value| value.size() == tensor.size()) {
-                Some(value) => {
-                    tensor.shallow_clone().copy_(value);
-                    false
-                }
-                None => true,
-            }
-        })
-    });
-    ensure!(missing.is_none(), "{} does not fit this model: {:?}", file.display(), missing.map(|(name, _)| name));
+    let (head, shape) = head::open(&weights, backbone.channels(), backbone.patch(), Device::Cpu)
+        .map_err(|problem| anyhow!("{}: {problem}", file.display()))?;
     let folder = file.parent().and_then(Path::file_name).unwrap_or_default().to_string_lossy().into_owned();
-    Ok(Method::Head(format!("{} ({folder})", form.name()), Box::new(head)))
+    Ok(Method::Head(format!("{} ({folder})", shape.form.name()), Box::new(head)))
 }

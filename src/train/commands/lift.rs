@@ -9,16 +9,28 @@ use std::{
 };
 
 use anyhow::{Context as _, bail, ensure};
-use clap::Args;
-use densevit::manifest::{Facet, LiftForm};
+use clap::{Args, ValueEnum};
+use densevit::{
+    import::LiftCard,
+    manifest::{Facet, LiftForm},
+};
+use tch::Device;
 
 use crate::{
     backbone::Backbone,
-    config::{Downscale, Framing, LiftConfig, Preset, Schedule},
-    data::{cache, loader::Shape, photos},
+    config::{Downscale, Framing, LiftConfig, Objective, Preset, Products, Schedule},
+    data::{cache, loader::Shape, photos, source::Source},
     fit::{self, Job},
     head::HeadShape,
+    install::install,
 };
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum DeviceArg {
+    Cpu,
+    /// The first NVIDIA GPU, for the backbone (ONNX Runtime) and for the steps (libtorch).
+    Cuda,
+}
 
 /// Flags of `train lift`. Settings come from the preset, then from the file, then from flags.
 #[derive(Debug, Args)]
@@ -29,7 +41,7 @@ pub struct LiftArgs {
     /// Folders of photos, searched recursively.
     #[arg(short, long, value_name = "DIR", required = true, num_args = 1..)]
     images: Vec<PathBuf>,
-    /// Where log, checkpoint and head go.
+    /// Where log, loss curve, checkpoint and head go.
     #[arg(short, long, value_name = "DIR")]
     out: PathBuf,
     /// Where the backbone's features are kept.
@@ -38,6 +50,22 @@ pub struct LiftArgs {
     /// Most bytes of features on disk.
     #[arg(long, default_value_t = 16 << 30)]
     cache_bytes: u64,
+    /// Run the backbone in every step, on new views each epoch: for more photos than the disk can hold. Only photos to measure on are
+    /// kept.
+    #[arg(long)]
+    no_cache: bool,
+    /// Photos to measure on, at most.
+    #[arg(long, value_name = "N", default_value_t = 512)]
+    max_validation: usize,
+    /// Where backbone and steps run.
+    #[arg(long, value_enum, default_value = "cpu")]
+    device: DeviceArg,
+    /// Do not put the head into the model directory.
+    #[arg(long)]
+    no_install: bool,
+    /// Licence of the head, for its file and the manifest.
+    #[arg(long, default_value = "unknown")]
+    license: String,
     /// Named settings.
     #[arg(long, value_enum, default_value = "guided")]
     preset: Preset,
@@ -65,18 +93,36 @@ pub struct LiftArgs {
     /// Side of the largest image, in pixels.
     #[arg(long)]
     size: Option<u32>,
+    /// Doublings that an example teaches, each from an image of half the size.
+    #[arg(long)]
+    scales: Option<u32>,
     /// How the smaller images are made.
     #[arg(long, value_enum)]
     downscale: Option<Downscale>,
     /// Which part of a photo becomes an example.
     #[arg(long, value_enum)]
     framing: Option<Framing>,
+    /// Colour jitter; 0 for none.
+    #[arg(long)]
+    jitter: Option<f64>,
     /// Examples of each photo.
     #[arg(long)]
     views: Option<u32>,
-    /// Examples of a step.
+    /// What is made small.
+    #[arg(long, value_enum)]
+    objective: Option<Objective>,
+    /// Doublings that are trained through: 1 or 2.
+    #[arg(long)]
+    depth: Option<u32>,
+    /// Examples that run at once.
     #[arg(long)]
     batch: Option<usize>,
+    /// Batches whose gradients are summed for one step.
+    #[arg(long)]
+    accumulate: Option<usize>,
+    /// Element type of the products of a step.
+    #[arg(long, value_enum)]
+    products: Option<Products>,
     /// Steps of the whole run.
     #[arg(long)]
     steps: Option<u64>,
@@ -106,40 +152,57 @@ pub struct LiftArgs {
 /// Settings, photos, model or output that cannot be used; a loss that is no number; Ctrl-C, after the checkpoint was saved.
 pub fn run(args: LiftArgs) -> anyhow::Result<()> {
     let config = config(&args)?;
-    let mut backbone = Backbone::open(&args.model, |default| config.tap(default))?;
+    let device = device(args.device)?;
+    let mut backbone = Backbone::open(&args.model, |default| config.tap(default), device)?;
     let tap = backbone.tap();
     if let Err(problem) = config.check(backbone.patch()) {
         bail!("{problem}");
     }
-    let split = photos::find(&args.images, config.validation).context("reading the photos")?;
+    let mut split = photos::find(&args.images, config.validation).context("reading the photos")?;
     ensure!(!split.train.is_empty(), "no photos to learn from in {:?}", args.images);
     ensure!(!split.validation.is_empty(), "no photos to measure on: more photos, or a larger --validation share, are needed");
     println!("{} photos to learn from, {} to measure on; the head takes the {tap}", split.train.len(), split.validation.len());
+    split.validation.truncate(args.max_validation.max(1));
     let place = (args.cache.as_path(), args.cache_bytes);
-    let train = cache::fill(&split.train, &mut backbone, &config, place)?;
+    let cached = if args.no_cache { None } else { Some(cache::fill(&split.train, &mut backbone, &config, place)?) };
     let validation = cache::fill(&split.validation, &mut backbone, &config, place)?;
     let stop = Arc::new(AtomicBool::new(false));
     let stopping = Arc::clone(&stop);
     ctrlc::set_handler(move || stopping.store(true, Ordering::Relaxed)).context("catching Ctrl-C")?;
-    let preprocess = &backbone.entry().manifest.preprocess;
     let shape = Shape {
         grid: i64::from(config.size / backbone.patch()),
         size: i64::from(config.size),
+        scales: config.scales,
         channels: i64::try_from(backbone.channels())?,
-        mean: preprocess.mean,
-        std: preprocess.std,
+        normalisation: backbone.normalisation(),
+        device,
     };
     let head = HeadShape::new(&config, backbone.channels(), backbone.patch());
-    let job = Job { config: &config, head, shape, train, validation, out: &args.out, stop: &stop };
-    let scores = fit::train(&job, args.resume)?;
+    let source = backbone.entry().manifest.provenance.source_sha256.clone();
+    let card = LiftCard { tap, backbone_source_sha256: source, license: args.license.clone(), scores: Vec::new() };
+    let example = validation.first().cloned().unwrap_or_default();
+    let job = Job { config: &config, head, shape, validation, card, out: &args.out, stop: &stop };
+    let source = cached.map_or_else(|| Source::live(split.train, backbone, &config), Source::Cached);
+    let scores = fit::train(&job, source, args.resume)?;
     println!("cosine distance {:.1} % below bilinear", 100.0 * scores.gain());
-    println!(
-        "serve it: densevit import WEIGHTS … --lift {} --lift-tap {}:{}",
-        args.out.join(fit::HEAD).display(),
-        tap.facet,
-        tap.layer
-    );
+    let file = args.out.join(fit::HEAD);
+    if args.no_install {
+        println!("serve it: densevit head {} {}", args.model.display(), file.display());
+        return Ok(());
+    }
+    let (entry, difference) = install(&args.model, &file, &example, shape, tap)?;
+    println!("wrote {}; served, the head gives what it gave here to {difference:.0e} of the largest value", entry.dir.display());
     Ok(())
+}
+
+fn device(device: DeviceArg) -> anyhow::Result<Device> {
+    match device {
+        DeviceArg::Cpu => Ok(Device::Cpu),
+        DeviceArg::Cuda => {
+            ensure!(tch::Cuda::is_available(), "libtorch finds no GPU; README says how to start the trainer with its CUDA build");
+            Ok(Device::Cuda(0))
+        }
+    }
 }
 
 fn config(args: &LiftArgs) -> anyhow::Result<LiftConfig> {
@@ -158,10 +221,16 @@ fn config(args: &LiftArgs) -> anyhow::Result<LiftConfig> {
         window,
         width,
         size,
+        scales,
         downscale,
         framing,
+        jitter,
         views,
+        objective,
+        depth,
         batch,
+        accumulate,
+        products,
         steps,
         learning_rate,
         schedule,

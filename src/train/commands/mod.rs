@@ -1,6 +1,8 @@
 //! The command line. The only module that prints to standard output.
 
+mod bench;
 mod eval;
+mod inspect;
 mod lift;
 
 use clap::{Parser, Subcommand};
@@ -19,6 +21,10 @@ enum Command {
     Lift(Box<lift::LiftArgs>),
     /// Measure heads beside plain upsampling.
     Eval(eval::EvalArgs),
+    /// Time a step, or the extraction of features.
+    Bench(bench::BenchArgs),
+    /// Weights and exact multiply-accumulates of a backbone and of heads.
+    Inspect(inspect::InspectArgs),
 }
 
 /// Runs the command line.
@@ -29,6 +35,8 @@ pub fn run() -> anyhow::Result<()> {
     match Cli::parse().command {
         Command::Lift(args) => lift::run(*args),
         Command::Eval(args) => eval::run(args),
+        Command::Bench(args) => bench::run(&args),
+        Command::Inspect(args) => inspect::run(&args),
     }
 }
 

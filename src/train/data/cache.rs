@@ -8,12 +8,15 @@
 use std::{
     fs,
     path::{Path, PathBuf},
-    sync::mpsc::sync_channel,
+    sync::{
+        atomic::{AtomicUsize, Ordering},
+        mpsc::sync_channel,
+    },
     thread,
 };
 
 use anyhow::{Context as _, bail, ensure};
-use densevit::tensor::{FeatureMap, RgbImage};
+use densevit::tensor::FeatureMap;
 use half::f16;
 use indicatif::{ProgressBar, ProgressStyle};
 use safetensors::{Dtype, SafeTensors, serialize, tensor::TensorView};
@@ -29,18 +32,18 @@ use crate::{
     },
 };
 
-/// Views that wait for the backbone.
-const AHEAD: usize = 4;
+/// Views that wait for the backbone, for each thread that makes them.
+const AHEAD: usize = 2;
 
 /// One example. Images are `[S, S, 3]` u8, features `[h, w, C]` f16.
 #[derive(Clone, Debug)]
 pub struct Example {
-    /// Pixels of the half-size image.
-    pub half: Vec<u8>,
-    /// Pixels of the quarter-size image.
-    pub quarter: Vec<u8>,
-    /// Features of the full, half and quarter image.
-    pub features: [Vec<f16>; 3],
+    /// The file that it comes from, for messages.
+    pub name: PathBuf,
+    /// Pixels of the half-size image, the quarter-size image and so on, one a scale.
+    pub images: Vec<Vec<u8>>,
+    /// Features of the full image, then of those.
+    pub features: Vec<Vec<f16>>,
 }
 
 /// Makes every example that is not there yet; returns the files, by photo and view. Photos that cannot be read are reported and left
@@ -79,24 +82,30 @@ pub fn fill(
     Ok(files)
 }
 
-/// Decodes on another thread than the backbone runs on.
+/// Decodes on other threads than the backbone runs on; the order of arrival does not matter, each example has its own file.
 fn run_missing(missing: &[&(&Photo, u32, PathBuf)], backbone: &mut Backbone, config: &LiftConfig) -> anyhow::Result<()> {
     let bar = ProgressBar::new(missing.len() as u64);
     if let Ok(style) = ProgressStyle::with_template("features {bar:30} {pos}/{len}  {per_sec}  eta {eta}") {
         bar.set_style(style);
     }
+    let next = AtomicUsize::new(0);
+    let n_threads = thread::available_parallelism().map_or(1, |n| n.get().div_ceil(2));
     thread::scope(|scope| {
-        let (sender, views) = sync_channel(AHEAD);
-        scope.spawn(move || {
-            for (photo, idx, file) in missing {
-                if sender.send((make_view(&photo.path, &photo.digest, *idx, config), photo, file)).is_err() {
-                    return;
+        let (sender, views) = sync_channel(AHEAD * n_threads);
+        for _ in 0..n_threads {
+            let (sender, next) = (sender.clone(), &next);
+            scope.spawn(move || {
+                while let Some((photo, idx, file)) = missing.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    if sender.send((make_view(&photo.path, &photo.digest, *idx, config), photo, file)).is_err() {
+                        return;
+                    }
                 }
-            }
-        });
+            });
+        }
+        drop(sender);
         for (view, photo, file) in views {
             match view {
-                Ok(view) => write(&view, backbone, file)?,
+                Ok(view) => write(&make_example(&view, backbone, &photo.path)?, file)?,
                 Err(problem) => bar.suspend(|| eprintln!("train: {} is skipped: it {problem}", photo.path.display())),
             }
             bar.inc(1);
@@ -106,23 +115,39 @@ fn run_missing(missing: &[&(&Photo, u32, PathBuf)], backbone: &mut Backbone, con
     })
 }
 
-fn write(view: &View, backbone: &mut Backbone, file: &Path) -> anyhow::Result<()> {
-    let features = [&view.full, &view.half, &view.quarter].map(|image| backbone.features(image));
-    let [full, half, quarter] = features;
-    let maps = [halves(&full?), halves(&half?), halves(&quarter?)];
-    let image = |image: &RgbImage| (vec![image.height() as usize, image.width() as usize, 3], image.data().to_vec());
-    let mut named = vec![("half", Dtype::U8, image(&view.half)), ("quarter", Dtype::U8, image(&view.quarter))];
-    for (name, map) in ["features_1", "features_2", "features_4"].into_iter().zip(maps) {
-        named.push((name, Dtype::F16, map));
-    }
-    let views = named.iter().map(|(name, dtype, (shape, bytes))| Ok((*name, TensorView::new(*dtype, shape.clone(), bytes)?)));
+/// Runs the backbone on the images of a view.
+///
+/// # Errors
+/// When the backbone fails.
+pub fn make_example(view: &View, backbone: &mut Backbone, name: &Path) -> anyhow::Result<Example> {
+    let halves = |map: FeatureMap| map.data().iter().map(|value| f16::from_f32(*value)).collect();
+    let all = std::iter::once(&view.full).chain(&view.smaller);
+    Ok(Example {
+        name: name.to_path_buf(),
+        images: view.smaller.iter().map(|image| image.data().to_vec()).collect(),
+        features: all.map(|image| backbone.features(image).map(halves)).collect::<anyhow::Result<_>>()?,
+    })
+}
+
+fn write(example: &Example, file: &Path) -> anyhow::Result<()> {
+    let images = example.images.iter().enumerate().map(|(idx, pixels)| (image_name(idx), Dtype::U8, pixels.as_slice()));
+    let maps = example.features.iter().enumerate();
+    let maps = maps.map(|(idx, values)| (map_name(idx), Dtype::F16, bytemuck::cast_slice(values)));
+    // The shapes follow from the settings that name the folder; the file need not know them.
+    let views = images.chain(maps).map(|(name, dtype, bytes)| {
+        let n_values = bytes.len() / if dtype == Dtype::F16 { 2 } else { 1 };
+        Ok((name, TensorView::new(dtype, vec![n_values], bytes)?))
+    });
     let bytes = serialize(views.collect::<anyhow::Result<Vec<_>>>()?, None)?;
     checkpoint::write_bytes(file, &bytes)
 }
 
-fn halves(map: &FeatureMap) -> (Vec<usize>, Vec<u8>) {
-    let values: Vec<f16> = map.data().iter().map(|value| f16::from_f32(*value)).collect();
-    (vec![map.rows(), map.cols(), map.channels()], bytemuck::cast_slice(&values).to_vec())
+fn image_name(idx: usize) -> String {
+    format!("image_{}", 2 << idx)
+}
+
+fn map_name(idx: usize) -> String {
+    format!("features_{}", 1 << idx)
 }
 
 /// Reads an example.
@@ -132,29 +157,24 @@ fn halves(map: &FeatureMap) -> (Vec<usize>, Vec<u8>) {
 pub fn read(file: &Path) -> anyhow::Result<Example> {
     let bytes = fs::read(file).with_context(|| format!("reading {}", file.display()))?;
     let tensors = SafeTensors::deserialize(&bytes).with_context(|| format!("reading {}", file.display()))?;
-    let image = |name: &str| Ok::<_, anyhow::Error>(tensors.tensor(name)?.data().to_vec());
-    let map = |name: &str| {
-        let data = tensors.tensor(name)?.data();
-        Ok::<_, anyhow::Error>(data.chunks_exact(2).map(|pair| f16::from_le_bytes([pair[0], pair[1]])).collect())
-    };
-    Ok(Example {
-        half: image("half")?,
-        quarter: image("quarter")?,
-        features: [map("features_1")?, map("features_2")?, map("features_4")?],
-    })
+    let find = |name: String| tensors.tensor(&name).ok();
+    let images = (0..).map_while(|idx| find(image_name(idx))).map(|pixels| pixels.data().to_vec());
+    let half = |pair: &[u8]| f16::from_le_bytes([pair[0], pair[1]]);
+    let maps = (0..).map_while(|idx| find(map_name(idx))).map(|map| map.data().chunks_exact(2).map(half).collect());
+    Ok(Example { name: file.to_path_buf(), images: images.collect(), features: maps.collect() })
 }
 
 /// Name of the folder: digest of all that an example depends on.
 fn key(backbone: &Backbone, config: &LiftConfig) -> String {
-    let LiftConfig { size, downscale, framing, seed, .. } = config;
-    let text =
-        format!("{} {} {size} {downscale:?} {framing:?} {seed}", backbone.entry().manifest.backbone.sha256, backbone.tap());
+    let LiftConfig { size, scales, downscale, framing, jitter, seed, .. } = config;
+    let (graph, tap) = (&backbone.entry().manifest.backbone.sha256, backbone.tap());
+    let text = format!("{graph} {tap} {size} {scales} {downscale:?} {framing:?} {jitter} {seed}");
     let digest: String = Sha256::digest(text.as_bytes()).iter().take(8).map(|byte| format!("{byte:02x}")).collect();
     format!("{}-{digest}", backbone.entry().manifest.name)
 }
 
 fn example_bytes(backbone: &Backbone, config: &LiftConfig) -> u64 {
-    let n_cells: u64 = [1, 2, 4].map(|factor| u64::from(config.size / factor / backbone.patch()).pow(2)).iter().sum();
-    let n_pixels: u64 = [2, 4].map(|factor| u64::from(config.size / factor).pow(2)).iter().sum();
+    let n_cells: u64 = (0..=config.scales).map(|scale| u64::from((config.size >> scale) / backbone.patch()).pow(2)).sum();
+    let n_pixels: u64 = (1..=config.scales).map(|scale| u64::from(config.size >> scale).pow(2)).sum();
     n_cells * backbone.channels() as u64 * 2 + n_pixels * 3 + 1024
 }

@@ -1,4 +1,4 @@
-//! Examples in batches, read and stacked on another thread while the step before runs.
+//! Examples in batches, made and stacked on another thread while the step before runs.
 
 use std::{
     path::PathBuf,
@@ -7,11 +7,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::Context as _;
+use anyhow::{Context as _, ensure};
+use densevit::tensor::RgbImage;
 use half::f16;
-use tch::{Kind, Tensor};
+use tch::{Device, Kind, Tensor};
 
-use crate::data::cache::{Example, read};
+use crate::data::{cache::Example, source::Source};
 
 /// Batches that wait for the step.
 const AHEAD: usize = 2;
@@ -23,30 +24,54 @@ pub struct Shape {
     pub grid: i64,
     /// Pixels on a side of the full image.
     pub size: i64,
+    /// Doublings that an example teaches.
+    pub scales: u32,
     /// Channels of a descriptor.
     pub channels: i64,
-    /// Channel means of the images, RGB in \[0, 1\].
+    /// Of the images.
+    pub normalisation: Normalisation,
+    /// Where the steps run.
+    pub device: Device,
+}
+
+/// What the backbone does to pixels first.
+#[derive(Clone, Copy, Debug)]
+pub struct Normalisation {
+    /// Channel means, RGB in \[0, 1\].
     pub mean: [f32; 3],
     /// Channel standard deviations.
     pub std: [f32; 3],
 }
 
+impl Normalisation {
+    /// `[B, H, W, 3]` u8 as `[B, 3, H, W]` f32, normalised as the backbone's graph does it.
+    pub fn apply(self, pixels: &Tensor) -> Tensor {
+        let [mean, std] = [self.mean, self.std].map(|of| Tensor::from_slice(&of).view([1, 3, 1, 1]).to_device(pixels.device()));
+        ((pixels.to_kind(Kind::Float).permute([0, 3, 1, 2]) / 255.0 - mean) / std).contiguous()
+    }
+
+    /// The same for one image: `[1, 3, H, W]` f32.
+    pub fn of(self, image: &RgbImage) -> Tensor {
+        self.apply(&Tensor::from_slice(image.data()).view([1, i64::from(image.height()), i64::from(image.width()), 3]))
+    }
+}
+
 /// Examples of one step.
 ///
 /// # Shapes
-/// - `images`: half and quarter, `[B, 3, S / 2, S / 2]` and `[B, 3, S / 4, S / 4]` f32, normalised
-/// - `features`: full, half and quarter, `[B, C, h, w]` f32
+/// - `images`: half, quarter and so on, `[B, 3, S / 2, S / 2]` f32, normalised; one a scale
+/// - `features`: full, half, quarter and so on, `[B, C, h, w]` f32; one more
 #[derive(Debug)]
 pub struct Batch {
-    /// Half and quarter images.
-    pub images: [Tensor; 2],
-    /// Features of the three scales.
-    pub features: [Tensor; 3],
+    /// Smaller images.
+    pub images: Vec<Tensor>,
+    /// Features of all images.
+    pub features: Vec<Tensor>,
     /// Files of the examples, for messages.
-    pub files: Vec<PathBuf>,
+    pub names: Vec<PathBuf>,
 }
 
-/// Reads the batches of the steps from `first` on, in order.
+/// Makes the batches of the steps, in order.
 #[derive(Debug)]
 pub struct Loader {
     batches: Receiver<anyhow::Result<Batch>>,
@@ -54,15 +79,16 @@ pub struct Loader {
 }
 
 impl Loader {
-    /// Starts reading. The order is a fresh shuffle of `files` each epoch, given by `seed` alone: step `n` sees the same examples in a
-    /// run that was interrupted as in one that was not.
+    /// Starts. The order is a fresh shuffle of the examples each epoch, given by `seed` alone: step `n` sees the same examples in a run
+    /// that was interrupted as in one that was not.
     #[must_use]
-    pub fn start(files: Vec<PathBuf>, batch: usize, (first, end): (u64, u64), seed: u64, shape: Shape) -> Self {
+    pub fn start(mut source: Source, batch: usize, (first, end): (u64, u64), seed: u64, shape: Shape) -> Self {
         let (sender, batches) = sync_channel(AHEAD);
         thread::spawn(move || {
             for step in first..end {
-                let files = order(&files, step, batch, seed);
-                if sender.send(stack(files, shape)).is_err() {
+                let picked = order(source.len(), step, batch, seed);
+                let made = source.read(&picked).and_then(|examples| stack(examples, shape));
+                if sender.send(made).is_err() {
                     return;
                 }
             }
@@ -88,51 +114,50 @@ impl Loader {
     }
 }
 
-/// Files of a step. Epochs follow each other without a gap; a batch may span two.
-fn order(files: &[PathBuf], step: u64, batch: usize, seed: u64) -> Vec<PathBuf> {
-    let n = files.len() as u64;
+/// Epoch and index of each example of a step. Epochs follow each other without a gap; a batch may span two.
+fn order(n_examples: usize, step: u64, batch: usize, seed: u64) -> Vec<(u64, usize)> {
+    let n = n_examples as u64;
     let mut shuffled: Option<(u64, Vec<usize>)> = None;
     let mut picked = Vec::with_capacity(batch);
     for position in step * batch as u64..(step + 1) * batch as u64 {
         let epoch = position / n;
         if shuffled.as_ref().is_none_or(|(known, _)| *known != epoch) {
-            let mut indices: Vec<usize> = (0..files.len()).collect();
+            let mut indices: Vec<usize> = (0..n_examples).collect();
             fastrand::Rng::with_seed(seed ^ epoch.wrapping_mul(0x9E37_79B9_7F4A_7C15)).shuffle(&mut indices);
             shuffled = Some((epoch, indices));
         }
         let within = usize::try_from(position % n).unwrap_or_default();
-        picked.extend(shuffled.as_ref().and_then(|(_, indices)| files.get(*indices.get(within)?)).cloned());
+        picked.extend(shuffled.as_ref().and_then(|(_, indices)| indices.get(within)).map(|idx| (epoch, *idx)));
     }
     picked
 }
 
-/// Reads and stacks examples.
+/// Stacks examples.
 ///
 /// # Errors
-/// When one cannot be read.
-pub fn stack(files: Vec<PathBuf>, shape: Shape) -> anyhow::Result<Batch> {
-    let examples = files.iter().map(|file| read(file)).collect::<anyhow::Result<Vec<Example>>>()?;
+/// When one holds fewer scales than `shape` says.
+pub fn stack(examples: Vec<Example>, shape: Shape) -> anyhow::Result<Batch> {
     let n = i64::try_from(examples.len())?;
-    let image = |pixels: fn(&Example) -> &Vec<u8>, side: i64| {
-        let bytes: Vec<u8> = examples.iter().flat_map(|example| pixels(example).iter().copied()).collect();
-        normalised(&Tensor::from_slice(&bytes).view([n, side, side, 3]), shape)
+    let fits =
+        |example: &&Example| example.images.len() + 1 == example.features.len() && example.images.len() >= shape.scales as usize;
+    let odd = examples.iter().find(|example| !fits(example));
+    ensure!(odd.is_none(), "{:?} holds fewer scales", odd.map(|example| &example.name));
+    let image = |scale: u32| {
+        let (idx, side) = (scale as usize - 1, shape.size >> scale);
+        let bytes: Vec<u8> = examples.iter().flat_map(|example| example.images[idx].iter().copied()).collect();
+        shape.normalisation.apply(&Tensor::from_slice(&bytes).view([n, side, side, 3]).to_device(shape.device))
     };
-    let map = |scale: usize, side: i64| {
-        let values: Vec<f16> = examples.iter().flat_map(|example| example.features[scale].iter().copied()).collect();
-        Tensor::from_slice(&values).view([n, side, side, shape.channels]).to_kind(Kind::Float).permute([0, 3, 1, 2]).contiguous()
+    let map = |scale: u32| {
+        let (idx, side) = (scale as usize, shape.grid >> scale);
+        let values: Vec<f16> = examples.iter().flat_map(|example| example.features[idx].iter().copied()).collect();
+        let map = Tensor::from_slice(&values).view([n, side, side, shape.channels]).to_device(shape.device);
+        map.to_kind(Kind::Float).permute([0, 3, 1, 2]).contiguous()
     };
     Ok(Batch {
-        images: [image(|example| &example.half, shape.size / 2), image(|example| &example.quarter, shape.size / 4)],
-        features: [map(0, shape.grid), map(1, shape.grid / 2), map(2, shape.grid / 4)],
-        files,
+        images: (1..=shape.scales).map(image).collect(),
+        features: (0..=shape.scales).map(map).collect(),
+        names: examples.into_iter().map(|example| example.name).collect(),
     })
-}
-
-/// `[B, H, W, 3]` u8 as `[B, 3, H, W]` f32, normalised as the backbone's graph does it.
-pub fn normalised(pixels: &Tensor, shape: Shape) -> Tensor {
-    let mean = Tensor::from_slice(&shape.mean).view([1, 3, 1, 1]);
-    let std = Tensor::from_slice(&shape.std).view([1, 3, 1, 1]);
-    ((pixels.to_kind(Kind::Float).permute([0, 3, 1, 2]) / 255.0 - mean) / std).contiguous()
 }
 
 #[cfg(test)]
@@ -141,13 +166,14 @@ mod tests {
 
     #[test]
     fn every_epoch_sees_every_file_once_in_another_order() {
-        let files: Vec<PathBuf> = (0..10).map(|idx| PathBuf::from(idx.to_string())).collect();
-        let epoch = |first: u64| (first..first + 5).flat_map(|step| order(&files, step, 2, 7)).collect::<Vec<_>>();
+        let epoch = |first: u64| (first..first + 5).flat_map(|step| order(10, step, 2, 7)).collect::<Vec<_>>();
         let (mut one, mut two) = (epoch(0), epoch(5));
-        assert_ne!(one, two);
-        one.sort();
-        two.sort();
-        assert_eq!((&one, &two), (&files, &files));
-        assert_eq!(order(&files, 3, 4, 7), order(&files, 3, 4, 7));
+        let indices = |epoch: &[(u64, usize)]| epoch.iter().map(|(_, idx)| *idx).collect::<Vec<_>>();
+        assert_ne!(indices(&one), indices(&two));
+        one.sort_unstable();
+        two.sort_unstable();
+        let all = |epoch| (0..10).map(|idx| (epoch, idx)).collect::<Vec<_>>();
+        assert_eq!((one, two), (all(0), all(1)));
+        assert_eq!(order(10, 3, 4, 7), order(10, 3, 4, 7));
     }
 }

@@ -1,7 +1,9 @@
-//! Folders of photos into training examples: found and split ([`photos`]), framed and scaled ([`view`]), run through the backbone and
-//! kept on disk ([`cache`]), read back in batches ([`loader`]).
+//! Folders of photos into training examples: found and split ([`photos`]), framed, coloured and scaled ([`view`], [`jitter`]), run through the backbone and
+//! kept on disk ([`cache`]), read back ([`source`]) in batches ([`loader`]).
 
 pub mod cache;
+pub mod jitter;
 pub mod loader;
 pub mod photos;
+pub mod source;
 pub mod view;

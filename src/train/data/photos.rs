@@ -5,10 +5,17 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use densevit::manifest::sha256_file;
+use densevit::{
+    manifest::sha256_file,
+    preprocess::{DecodeLimits, decode},
+    tensor::RgbImage,
+};
 
 /// File extensions that folders are searched for.
 const EXTENSIONS: [&str; 8] = ["jpg", "jpeg", "png", "webp", "bmp", "tif", "tiff", "gif"];
+
+/// Far above any photo; what exceeds it is refused before it is decoded.
+const LIMITS: DecodeLimits = DecodeLimits { max_bytes: 1 << 28, max_pixels: 1 << 27 };
 
 /// A photo, known by its content.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,6 +33,15 @@ pub struct Split {
     pub train: Vec<Photo>,
     /// To measure on.
     pub validation: Vec<Photo>,
+}
+
+/// Reads and decodes an image.
+///
+/// # Errors
+/// What is wrong with the file, in words.
+pub fn open(path: &Path) -> Result<RgbImage, String> {
+    let bytes = fs::read(path).map_err(|error| error.to_string())?;
+    decode(&bytes, &LIMITS).map_err(|error| error.to_string())
 }
 
 /// Finds all photos under `folders`, recursively, each content once, and splits them. A photo stays on its side whatever its name and

@@ -1,16 +1,18 @@
-//! A photo as the images of one training example: a square, its half and its quarter.
+//! A photo as the images of one training example: a square, its half, its quarter and so on.
 
-use std::{fs, path::Path};
+use std::path::Path;
 
 use densevit::{
     manifest::{Interpolation, ResizePolicy},
-    preprocess::{DecodeLimits, Recipe, Rect, decode, prepare},
+    preprocess::{Recipe, Rect, prepare},
     tensor::RgbImage,
 };
 
-use crate::config::{Downscale, Framing, LiftConfig};
+use crate::{
+    config::{Downscale, Framing, LiftConfig},
+    data::{jitter::jittered, photos},
+};
 
-const LIMITS: DecodeLimits = DecodeLimits { max_bytes: 1 << 28, max_pixels: 1 << 27 };
 /// Smallest side of a random crop, as a share of the shorter side of the photo.
 const SMALLEST_CROP: f64 = 0.5;
 
@@ -19,10 +21,8 @@ const SMALLEST_CROP: f64 = 0.5;
 pub struct View {
     /// `size` pixels a side: what the targets of the first term are computed from.
     pub full: RgbImage,
-    /// Half of it.
-    pub half: RgbImage,
-    /// A quarter of it.
-    pub quarter: RgbImage,
+    /// Half of it, a quarter and so on, one a scale.
+    pub smaller: Vec<RgbImage>,
 }
 
 /// Makes the example `idx` of a photo. The same photo content (`digest`), index, seed and settings always give the same example.
@@ -30,8 +30,7 @@ pub struct View {
 /// # Errors
 /// What is wrong with the file, in words.
 pub fn make_view(path: &Path, digest: &str, idx: u32, config: &LiftConfig) -> Result<View, String> {
-    let bytes = fs::read(path).map_err(|error| error.to_string())?;
-    let photo = decode(&bytes, &LIMITS).map_err(|error| error.to_string())?;
+    let photo = photos::open(path)?;
     let leading = digest.get(..16).and_then(|hex| u64::from_str_radix(hex, 16).ok()).unwrap_or_default();
     let mut random = fastrand::Rng::with_seed(leading ^ config.seed.rotate_left(32) ^ u64::from(idx));
     let (crop, is_mirrored) = match config.framing {
@@ -40,11 +39,13 @@ pub fn make_view(path: &Path, digest: &str, idx: u32, config: &LiftConfig) -> Re
     };
     let full = resized(&photo, config.size, crop)?;
     let full = if is_mirrored { mirrored(&full) } else { full };
+    let full = if config.jitter > 0.0 { jittered(full, config.jitter, &mut random) } else { full };
     let smaller = |factor: u32| match config.downscale {
         Downscale::Stride => Ok(strided(&full, factor)),
         Downscale::Antialias => resized(&full, config.size / factor, None),
     };
-    Ok(View { half: smaller(2)?, quarter: smaller(4)?, full })
+    let smaller = (1..=config.scales).map(|scale| smaller(1 << scale)).collect::<Result<_, _>>()?;
+    Ok(View { full, smaller })
 }
 
 fn square(photo: &RgbImage, random: &mut fastrand::Rng) -> Rect {
@@ -113,11 +114,11 @@ mod tests {
         image::RgbImage::from_fn(90, 60, |x, y| image::Rgb([u8::try_from(x).unwrap(), u8::try_from(y).unwrap(), 0]))
             .save(&path)
             .unwrap();
-        let config = LiftConfig { size: 56, ..LiftConfig::default() };
+        let config = LiftConfig { size: 56, scales: 2, ..LiftConfig::default() };
         let view = |idx, seed| make_view(&path, &"ab".repeat(32), idx, &LiftConfig { seed, ..config.clone() }).unwrap();
         assert_eq!(view(0, 0).full, view(0, 0).full);
         assert_ne!(view(0, 0).full, view(1, 0).full);
         assert_ne!(view(0, 0).full, view(0, 1).full);
-        assert_eq!((view(0, 0).half.width(), view(0, 0).quarter.height()), (28, 14));
+        assert_eq!(view(0, 0).smaller.iter().map(RgbImage::width).collect::<Vec<_>>(), [28, 14]);
     }
 }

@@ -1,5 +1,8 @@
 //! Measures heads, always beside plain upsampling.
 
+pub mod probe;
 pub mod upsampling;
 
-pub mod probe;
+mod method;
+
+pub use method::{Method, to_tensor};

@@ -4,63 +4,20 @@
 //! The distance is the mean of `1 - cos` over positions, as in training. A large part of every descriptor is the same everywhere, and
 //! that part makes all cosines high; so the distance is also given with the mean descriptor of the small images subtracted from both.
 
-use anyhow::{Context as _, ensure};
-use densevit::{
-    preprocess::{DecodeLimits, Rect, decode},
-    tensor::{FeatureMap, RgbImage},
-};
+use anyhow::{anyhow, ensure};
+use densevit::{preprocess::Rect, tensor::RgbImage};
 use serde::Serialize;
-use tch::{Device, Kind, Tensor};
+use tch::{Kind, Tensor};
 
 use crate::{
     backbone::Backbone,
     data::{
-        loader::{Shape, normalised},
-        photos::Photo,
+        photos::{self, Photo},
         view::resized,
     },
-    head::Head,
+    eval::{Method, to_tensor},
     loss::cosine_distance,
 };
-
-const LIMITS: DecodeLimits = DecodeLimits { max_bytes: 1 << 28, max_pixels: 1 << 27 };
-
-/// A way to double a map.
-#[derive(Debug)]
-pub enum Method {
-    /// Each cell four times.
-    Nearest,
-    /// Half-pixel centres, clamped borders.
-    Bilinear,
-    /// Keys' kernel with a = -0.75, half-pixel centres, clamped borders.
-    Bicubic,
-    /// A head, under a name.
-    Head(String, Box<Head>),
-}
-
-impl Method {
-    /// For tables.
-    #[must_use]
-    pub fn name(&self) -> &str {
-        match self {
-            Self::Nearest => "nearest",
-            Self::Bilinear => "bilinear",
-            Self::Bicubic => "bicubic",
-            Self::Head(name, _) => name,
-        }
-    }
-
-    /// `[1, C, h, w]` features and their `[1, 3, H, W]` image, normalised, to `[1, C, 2h, 2w]`.
-    pub fn double(&self, image: &Tensor, features: &Tensor) -> Tensor {
-        let size = [2 * features.size()[2], 2 * features.size()[3]];
-        match self {
-            Self::Nearest => features.upsample_nearest2d(size, None, None),
-            Self::Bilinear => features.upsample_bilinear2d(size, false, None, None),
-            Self::Bicubic => features.upsample_bicubic2d(size, false, None, None),
-            Self::Head(_, head) => head.forward(image, features, false),
-        }
-    }
-}
 
 /// Distances of one method at one size.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -93,13 +50,10 @@ pub fn measure(backbone: &mut Backbone, photos: &[Photo], methods: &[Method], gr
     let stacked: Vec<Tensor> =
         pairs.iter().map(|(features, ..)| features.mean_dim([2i64, 3].as_slice(), true, Kind::Float)).collect();
     let mean = Tensor::cat(&stacked, 0).mean_dim([0i64].as_slice(), true, Kind::Float);
-    let preprocess = backbone.entry().manifest.preprocess.clone();
-    let shape = Shape { grid: 0, size: 0, channels: 0, mean: preprocess.mean, std: preprocess.std };
     let mut sums = vec![(0.0, 0.0); methods.len()];
     for (features, small, large) in &pairs {
         let target = to_tensor(&backbone.features(large)?);
-        let pixels = Tensor::from_slice(small.data()).view([1, i64::from(side), i64::from(side), 3]);
-        let image = normalised(&pixels, shape);
+        let image = backbone.normalisation().of(small);
         tch::no_grad(|| {
             for (method, (distance, centred)) in methods.iter().zip(&mut sums) {
                 let doubled = method.double(&image, features);
@@ -122,17 +76,9 @@ pub fn measure(backbone: &mut Backbone, photos: &[Photo], methods: &[Method], gr
 
 /// The central square of a photo, `side` pixels.
 fn square(photo: &Photo, side: u32) -> anyhow::Result<RgbImage> {
-    let bytes = std::fs::read(&photo.path).with_context(|| format!("reading {}", photo.path.display()))?;
-    let image = decode(&bytes, &LIMITS).with_context(|| format!("decoding {}", photo.path.display()))?;
+    let image = photos::open(&photo.path).map_err(|problem| anyhow!("{}: it {problem}", photo.path.display()))?;
     let (height, width) = (f64::from(image.height()), f64::from(image.width()));
     let edge = height.min(width);
     let crop = Rect { x: (width - edge) / 2.0, y: (height - edge) / 2.0, width: edge, height: edge };
     resized(&image, side, Some(crop)).map_err(anyhow::Error::msg)
-}
-
-/// A map as `[1, C, h, w]` f32.
-pub fn to_tensor(map: &FeatureMap) -> Tensor {
-    let extent = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);
-    let flat = Tensor::from_slice(map.data()).to_device(Device::Cpu);
-    flat.view([1, extent(map.rows()), extent(map.cols()), extent(map.channels())]).permute([0, 3, 1, 2]).contiguous()
 }

@@ -1,0 +1,53 @@
+//! Puts a trained head where the server finds it.
+
+use std::path::Path;
+
+use anyhow::{Context as _, ensure};
+use densevit::{
+    import::{HeadOptions, install_head},
+    manifest::{ModelEntry, Tap},
+    tensor::RgbImage,
+};
+use tch::Device;
+
+use crate::{
+    backbone::Backbone,
+    checkpoint,
+    data::{cache, loader::Shape},
+    eval::to_tensor,
+    head,
+};
+
+/// Largest difference between the head as trained and as served, as a share of the largest value: single precision in another order.
+const PARITY: f64 = 1e-4;
+
+/// Writes the head in `file` into the model directory `model`, after the written graph gave, on a cached example, what the head gives
+/// in the training framework. Returns the model and the largest difference, as a share of the largest value.
+///
+/// # Errors
+/// When both differ, or a file cannot be read or written; the model stays as it was then.
+pub fn install(model: &Path, file: &Path, example: &Path, shape: Shape, tap: Tap) -> anyhow::Result<(ModelEntry, f64)> {
+    let mut difference = f64::NAN;
+    let entry = install_head(model, &HeadOptions::new(file.to_path_buf()), |entry| {
+        difference = compare(entry, file, example, shape, tap)?;
+        let agrees = difference <= PARITY;
+        agrees.then_some(()).ok_or_else(|| format!("served, the head differs from the trained one by {difference:.1e}").into())
+    })?;
+    Ok((entry, difference))
+}
+
+/// Largest difference between the model's head and the one in `file` on the half-size image of an example, as a share of the largest
+/// value.
+fn compare(entry: &ModelEntry, file: &Path, example: &Path, shape: Shape, tap: Tap) -> anyhow::Result<f64> {
+    let mut served = Backbone::open(&entry.dir, |_default| tap, Device::Cpu)?;
+    let side = u32::try_from(shape.size / 2)?;
+    let pixels = cache::read(example)?.images.into_iter().next();
+    let image = pixels.and_then(|pixels| RgbImage::new(side, side, pixels)).context("the example holds another image")?;
+    let (weights, _metadata) = checkpoint::read(file)?;
+    let (head, _shape) = head::open(&weights, served.channels(), served.patch(), Device::Cpu).map_err(anyhow::Error::msg)?;
+    let features = to_tensor(&served.features(&image)?);
+    let expected = tch::no_grad(|| head.forward(&served.normalisation().of(&image), &features, false));
+    let got = to_tensor(&served.doubled(&image)?);
+    ensure!(got.size() == expected.size(), "served, the head gives {:?}, expected {:?}", got.size(), expected.size());
+    Ok((&got - &expected).abs().max().double_value(&[]) / expected.abs().max().double_value(&[]))
+}

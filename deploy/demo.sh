@@ -43,4 +43,4 @@ echo "demo: asking $address for the features of $photo"
 
 echo "demo: stopping the server"
 stop
-echo "demo: done - look at demo/out.png (photo, features of the grid, features upsampled); the features are in demo/features.npy"
+echo "demo: done - look at demo/out.png (photo, features of the grid, upsampled bilinearly, upsampled by LiFT); the features are in demo/features.npy"

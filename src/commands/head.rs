@@ -24,16 +24,16 @@ enum OrderArg {
 #[derive(Debug, Args)]
 pub struct HeadFlags {
     /// What the head takes [default: what its file says, else key of the last block].
-    #[arg(long, value_name = "FACET:LAYER", value_parser = parse_tap)]
+    #[arg(long, value_name = "FACET:LAYER", value_parser = parse_tap, requires = "lift")]
     lift_tap: Option<Tap>,
     /// Order of the feature channels in the head's file [default: official for keys, queries, values; natural for tokens].
-    #[arg(long, value_enum)]
+    #[arg(long, value_enum, requires = "lift")]
     lift_order: Option<OrderArg>,
     /// Licence of the head [default: what its file says, else unknown].
-    #[arg(long)]
+    #[arg(long, requires = "lift")]
     lift_license: Option<String>,
     /// Take a head whose file names other weights than this backbone's.
-    #[arg(long)]
+    #[arg(long, requires = "lift")]
     lift_any_backbone: bool,
 }
 

@@ -59,3 +59,16 @@ fn the_version_names_crate_binding_runtime_and_providers() {
         assert!(text.contains(words), "{words:?} is missing in {text}");
     }
 }
+
+#[test]
+fn what_is_said_of_a_head_needs_a_head() {
+    let weights = fixture("backbones/dino_s16.safetensors");
+    for flags in [["--lift-tap", "token:1"], ["--lift-order", "natural"], ["--lift-license", "MIT"]] {
+        let error = run(&[&["import", &weights, "--name", "x"], flags.as_slice()].concat()).expect_failure();
+        assert!(error.contains("--lift <FILE>"), "{error}");
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let missing = folder.path().join("none").display().to_string();
+    let error = run(&["head", &missing, &fixture("lift/lift_c64_p16.safetensors"), "--lift-tap", "key:1"]).expect_failure();
+    assert!(error.contains("cannot use the model in"), "{error}");
+}

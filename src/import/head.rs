@@ -6,7 +6,7 @@ use safetensors::SafeTensors;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    import::{CheckError, HeadOptions, ImportError, put_in_place, scratch, write, write_failed},
+    import::{CheckError, HeadOptions, ImportError, publish, write, write_failed},
     manifest::{Facet, LiftScore, Manifest, ModelEntry, Tap, load_dir},
     mmap::map_file,
 };
@@ -100,21 +100,17 @@ pub fn install_head(
     let invalid = |source: crate::manifest::RepositoryError| ImportError::Model { path: dir.clone(), source: source.into() };
     let entry = load_dir(&dir).map_err(invalid)?;
     entry.verify().map_err(invalid)?;
-    let mut manifest = Manifest { lift: None, ..entry.manifest };
+    let manifest = Manifest { lift: None, ..entry.manifest };
     let head = Head::open(options, manifest.architecture.depth, &manifest.provenance.source_sha256)?;
     let repository = dir.parent().and_then(Path::parent).unwrap_or(Path::new("."));
-    let scratch = scratch(repository)?;
-    let written = scratch.path().join(&manifest.name).join(manifest.version.to_string());
-    fs::create_dir_all(&written).map_err(|source| write_failed(&written, source))?;
-    for (file, _digest) in manifest.files() {
-        link(&dir.join(file), &written.join(file))?;
-    }
-    manifest.lift = Some(write::lift(&manifest.architecture, &manifest.backbone, &head, &written)?);
-    write::manifest(&manifest, &written)?;
-    let entry = load_dir(&written).map_err(ImportError::Written)?;
-    check(&entry).map_err(ImportError::Check)?;
-    put_in_place(&written, &dir, true)?;
-    Ok(ModelEntry { dir, ..entry })
+    let write = |written: &Path| {
+        for (file, _digest) in manifest.files() {
+            link(&dir.join(file), &written.join(file))?;
+        }
+        let lift = Some(write::lift(&manifest.architecture, &manifest.backbone, &head, written)?);
+        write::manifest(&Manifest { lift, ..manifest }, written)
+    };
+    publish((repository, &dir, true), write, check)
 }
 
 /// A second name for a file, or a copy where file systems know none.

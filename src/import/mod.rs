@@ -115,15 +115,8 @@ pub fn import(
     }
     let recognised = recognise(options)?;
     let (key_map, prefix) = (recognised.key_map, recognised.prefix.clone());
-    // Inside a folder of the model's name, because a manifest must lie where it says.
-    let scratch = scratch(&options.out)?;
-    let written = scratch.path().join(&options.name).join(options.version.to_string());
-    fs::create_dir_all(&written).map_err(|source| write_failed(&written, source))?;
-    write::model(&recognised, options, &written)?;
-    let entry = load_dir(&written).map_err(ImportError::Written)?;
-    check(&entry).map_err(ImportError::Check)?;
-    put_in_place(&written, &place, options.force)?;
-    Ok(Imported { entry: ModelEntry { dir: place, ..entry }, key_map, prefix })
+    let entry = publish((&options.out, &place, options.force), |dir| write::model(&recognised, options, dir), check)?;
+    Ok(Imported { entry, key_map, prefix })
 }
 
 fn recognise(options: &ImportOptions) -> Result<Recognised, ImportError> {
@@ -148,9 +141,22 @@ fn hints(options: &ImportOptions) -> Result<VitHints, ImportError> {
     Ok(hints)
 }
 
-fn scratch(out: &Path) -> Result<tempfile::TempDir, ImportError> {
+/// Lets `write` make a model directory out of sight, checks it, and puts it at `place`, two folders below the repository `out`.
+fn publish(
+    (out, place, force): (&Path, &Path, bool),
+    write: impl FnOnce(&Path) -> Result<(), ImportError>,
+    check: impl FnOnce(&ModelEntry) -> Result<(), CheckError>,
+) -> Result<ModelEntry, ImportError> {
     fs::create_dir_all(out).map_err(|source| write_failed(out, source))?;
-    tempfile::Builder::new().prefix(".import-").tempdir_in(out).map_err(|source| write_failed(out, source))
+    let scratch = tempfile::Builder::new().prefix(".import-").tempdir_in(out).map_err(|source| write_failed(out, source))?;
+    // Inside a folder of the model's name, because a manifest must lie where it says.
+    let written = scratch.path().join(place.strip_prefix(out).unwrap_or(place));
+    fs::create_dir_all(&written).map_err(|source| write_failed(&written, source))?;
+    write(&written)?;
+    let entry = load_dir(&written).map_err(ImportError::Written)?;
+    check(&entry).map_err(ImportError::Check)?;
+    put_in_place(&written, place, force)?;
+    Ok(ModelEntry { dir: place.to_path_buf(), ..entry })
 }
 
 fn put_in_place(written: &Path, place: &Path, force: bool) -> Result<(), ImportError> {

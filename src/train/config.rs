@@ -111,6 +111,11 @@ pub struct LiftConfig {
     pub seed: u64,
 }
 
+/// From 1 down to 0 as `progress` goes from 0 to 1.
+pub(crate) fn half_cosine(progress: f64) -> f64 {
+    0.5 * (1.0 + (std::f64::consts::PI * progress.min(1.0)).cos())
+}
+
 /// A named set of settings.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Preset {
@@ -190,7 +195,7 @@ impl LiftConfig {
             Schedule::Constant => 1.0,
             Schedule::Cosine => {
                 let progress = share(step.saturating_sub(self.warmup), self.steps.saturating_sub(self.warmup));
-                0.5 * (1.0 + (std::f64::consts::PI * progress.min(1.0)).cos())
+                half_cosine(progress)
             }
         };
         self.learning_rate * warm * course

@@ -16,7 +16,7 @@ use tch::{Tensor, nn};
 
 use crate::{
     checkpoint,
-    config::LiftConfig,
+    config::{LiftConfig, Objective},
     curve,
     data::{
         loader::{Loader, Shape},
@@ -131,7 +131,9 @@ impl<'a> Run<'a> {
         tch::manual_seed(i64::try_from(job.config.seed).unwrap_or_default());
         let store = nn::VarStore::new(job.shape.device);
         let head = Head::new(&store.root(), job.head).with_products(job.config.products);
-        let loss = Loss::new(job.config.objective, job.config.depth, mean_descriptor(source, job.shape)?);
+        let is_centred = job.config.objective == Objective::Centred;
+        let mean = is_centred.then(|| mean_descriptor(source, job.shape)).transpose()?;
+        let loss = Loss::new(job.config.objective, job.config.depth, mean);
         let adam = Adam::new(&store);
         let average = (job.config.ema > 0.0).then(|| Average::new(&store, job.config.ema));
         let path = job.out.join(LOG);
@@ -211,13 +213,10 @@ impl<'a> Run<'a> {
         let (tensors, metadata) = checkpoint::read(&path)?;
         let config: LiftConfig = serde_json::from_str(metadata.get("config").context("the checkpoint holds no settings")?)?;
         ensure!(config == *self.job.config, "{} was made with other settings; they are in config.toml beside it", path.display());
-        let find = |name: &str| tensors.get(name).map(Tensor::shallow_clone);
-        let missing = checkpoint::assign(self.store.variables(), |name| tensors.get(&format!("weights.{name}")));
-        let restored = tch::no_grad(|| {
-            self.average.as_mut().map_or(Some(()), |average| average.restore(find))?;
-            self.adam.restore(find)
-        });
-        ensure!(missing.is_none() && restored.is_some(), "{} lacks a tensor", path.display());
+        let missing = checkpoint::assign(self.store.variables(), |name| tensors.get(&format!("weights.{name}")))
+            .or_else(|| self.average.as_ref().and_then(|average| average.restore(&tensors)))
+            .or_else(|| self.adam.restore(&tensors));
+        ensure!(missing.is_none(), "{} lacks a tensor: {}", path.display(), missing.unwrap_or_default());
         self.step = metadata.get("step").and_then(|step| step.parse().ok()).context("the checkpoint holds no step")?;
         println!("resuming at step {}", self.step);
         Ok(())

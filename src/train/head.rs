@@ -1,8 +1,9 @@
 //! The LiFT head in the training framework (Suri et al., ECCV 2024), in its three forms. `densevit::graph` builds the same from the same
 //! names; `tests/train` compares both.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, path::Path};
 
+use anyhow::{bail, ensure};
 use densevit::{graph::bilinear_prior, manifest::LiftForm, weights::recognise_lift};
 use tch::{
     Device, Kind, Tensor,
@@ -226,26 +227,20 @@ fn combine(logits: &Tensor, features: &Tensor, prior: &Tensor, window: i64) -> T
 /// A head from its file: form and widths are read from names and shapes.
 ///
 /// # Errors
-/// What does not fit, in words.
-pub fn open(
-    weights: &BTreeMap<String, Tensor>,
-    channels: usize,
-    patch: u32,
-    device: Device,
-) -> Result<(Head, HeadShape), String> {
+/// When the file cannot be read or holds no head for a backbone of so many channels.
+pub fn open(file: &Path, channels: usize, patch: u32) -> anyhow::Result<(Head, HeadShape)> {
+    let (weights, _metadata) = checkpoint::read(file)?;
     let (form, _prefix) = recognise_lift(weights.keys().map(String::as_str));
-    let last = weights.get(&format!("{}outc.weight", form.prefix())).ok_or("it holds no LiFT head")?.size();
-    let &[n_outputs, width, ..] = last.as_slice() else { return Err("outc.weight has no two axes".into()) };
+    let last = weights.get(&format!("{}outc.weight", form.prefix())).map(Tensor::size).unwrap_or_default();
+    let &[n_outputs, width, ..] = last.as_slice() else { bail!("{} holds no LiFT head", file.display()) };
     #[expect(clippy::cast_possible_truncation, clippy::cast_precision_loss, reason = "the root of a small square")]
     let window = (n_outputs as f64).sqrt() as i64;
-    let channels = i64::try_from(channels).unwrap_or(i64::MAX);
-    let shape = HeadShape { form, channels, patch: i64::from(patch), width, window };
-    let store = nn::VarStore::new(device);
+    let shape = HeadShape { form, channels: i64::try_from(channels)?, patch: i64::from(patch), width, window };
+    let store = nn::VarStore::new(Device::Cpu);
     let head = Head::new(&store.root(), shape);
-    match checkpoint::assign(named(&store, form), |name| weights.get(name)) {
-        None => Ok((head, shape)),
-        Some(name) => Err(format!("it does not fit this model: {name}")),
-    }
+    let missing = checkpoint::assign(named(&store, form), |name| weights.get(name));
+    ensure!(missing.is_none(), "{} does not fit this model: {}", file.display(), missing.unwrap_or_default());
+    Ok((head, shape))
 }
 
 /// Every tensor of a head by name, for files: trainable ones and statistics. Heads that are not official carry their form in front.

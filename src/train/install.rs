@@ -12,7 +12,6 @@ use tch::Device;
 
 use crate::{
     backbone::Backbone,
-    checkpoint,
     data::{cache, loader::Shape},
     eval::to_tensor,
     head,
@@ -43,8 +42,7 @@ fn compare(entry: &ModelEntry, file: &Path, example: &Path, shape: Shape, tap: T
     let side = u32::try_from(shape.size / 2)?;
     let pixels = cache::read(example)?.images.into_iter().next();
     let image = pixels.and_then(|pixels| RgbImage::new(side, side, pixels)).context("the example holds another image")?;
-    let (weights, _metadata) = checkpoint::read(file)?;
-    let (head, _shape) = head::open(&weights, served.channels(), served.patch(), Device::Cpu).map_err(anyhow::Error::msg)?;
+    let (head, _shape) = head::open(file, served.channels(), served.patch())?;
     let features = to_tensor(&served.features(&image)?);
     let expected = tch::no_grad(|| head.forward(&served.normalisation().of(&image), &features, false));
     let got = to_tensor(&served.doubled(&image)?);

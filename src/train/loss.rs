@@ -24,13 +24,14 @@ pub struct Loss {
     objective: Objective,
     depth: u32,
     /// Mean descriptor, `[1, C, 1, 1]`.
-    mean: Tensor,
+    mean: Option<Tensor>,
 }
 
 impl Loss {
-    /// An objective, the number of doublings that are trained through, and the mean descriptor of the photos, `[1, C, 1, 1]`.
+    /// An objective, the number of doublings that are trained through, and, for `Objective::Centred`, the mean descriptor of the photos,
+    /// `[1, C, 1, 1]`.
     #[must_use]
-    pub fn new(objective: Objective, depth: u32, mean: Tensor) -> Self {
+    pub fn new(objective: Objective, depth: u32, mean: Option<Tensor>) -> Self {
         Self { objective, depth, mean }
     }
 
@@ -38,7 +39,10 @@ impl Loss {
     pub fn between(&self, a: &Tensor, b: &Tensor) -> Tensor {
         match self.objective {
             Objective::Cosine => cosine_distance(a, b),
-            Objective::Centred => cosine_distance(&(a - &self.mean), &(b - &self.mean)),
+            Objective::Centred => {
+                let centred = |map: &Tensor| self.mean.as_ref().map_or_else(|| map.shallow_clone(), |mean| map - mean);
+                cosine_distance(&centred(a), &centred(b))
+            }
             Objective::L1 => (a - b).abs().mean(Kind::Float),
             Objective::L2 => (a - b).square().mean(Kind::Float),
         }
@@ -77,10 +81,10 @@ mod tests {
         let value = |b: &Tensor| cosine_distance(&a, b).double_value(&[]);
         assert!(value(&(&a * 3.0)).abs() < 1e-6);
         assert!((value(&-&a) - 2.0).abs() < 1e-6);
-        let centred = Loss::new(Objective::Centred, 1, mean.shallow_clone());
+        let centred = Loss::new(Objective::Centred, 1, Some(mean.shallow_clone()));
         assert!((centred.between(&a, &(&mean * 2.0 - &a)).double_value(&[]) - 2.0).abs() < 1e-6);
         for objective in [Objective::Cosine, Objective::Centred, Objective::L1, Objective::L2] {
-            let loss = Loss::new(objective, 1, mean.shallow_clone());
+            let loss = Loss::new(objective, 1, Some(mean.shallow_clone()));
             assert!(loss.between(&a, &a).double_value(&[]).abs() < 1e-6, "{objective:?}");
             assert!(loss.between(&a, &(&a + Tensor::randn_like(&a))).double_value(&[]) > 0.1, "{objective:?}");
         }

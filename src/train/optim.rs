@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 
 use tch::{Kind, Tensor, nn::VarStore};
 
+use crate::checkpoint;
+
 const BETA1: f64 = 0.9;
 const BETA2: f64 = 0.999;
 const EPSILON: f64 = 1e-8;
@@ -53,26 +55,31 @@ impl Adam {
 
     /// Moments and number of steps, for a checkpoint.
     pub fn state(&self) -> impl Iterator<Item = (String, Tensor)> + '_ {
-        let named = |kind: &'static str, tensors: &BTreeMap<String, Tensor>| {
-            tensors.iter().map(|(name, tensor)| (format!("{kind}.{name}"), tensor.shallow_clone())).collect::<Vec<_>>()
-        };
+        let under = |kind: &'static str, moments| named(moments).map(move |(name, tensor)| (format!("{kind}.{name}"), tensor));
         let n_steps = Tensor::from_slice(&[self.n_steps]).to_kind(Kind::Float);
         let counted = std::iter::once(("adam.steps".to_owned(), n_steps));
-        named("adam.first", &self.first).into_iter().chain(named("adam.second", &self.second)).chain(counted)
+        under("adam.first", &self.first).chain(under("adam.second", &self.second)).chain(counted)
     }
 
-    /// Takes the state of a checkpoint; `find` returns a tensor by name.
-    pub fn restore(&mut self, find: impl Fn(&str) -> Option<Tensor>) -> Option<()> {
-        for (kind, tensors) in [("adam.first", &mut self.first), ("adam.second", &mut self.second)] {
-            for (name, tensor) in tensors.iter_mut() {
-                tensor.copy_(&find(&format!("{kind}.{name}"))?);
+    /// Takes the state of a checkpoint. Returns the first name that it lacks.
+    pub fn restore(&mut self, saved: &BTreeMap<String, Tensor>) -> Option<String> {
+        for (kind, moments) in [("adam.first", &self.first), ("adam.second", &self.second)] {
+            let missing = checkpoint::assign(named(moments), |name| saved.get(&format!("{kind}.{name}")));
+            if missing.is_some() {
+                return missing;
             }
         }
+        let Some(n_steps) = saved.get("adam.steps") else { return Some("adam.steps".into()) };
         #[expect(clippy::cast_possible_truncation, reason = "a whole number that was an i32")]
-        let n_steps = find("adam.steps")?.double_value(&[0]) as i32;
+        let n_steps = n_steps.double_value(&[0]) as i32;
         self.n_steps = n_steps;
-        Some(())
+        None
     }
+}
+
+/// Other handles of the same tensors, by name.
+fn named(tensors: &BTreeMap<String, Tensor>) -> impl Iterator<Item = (String, Tensor)> + '_ {
+    tensors.iter().map(|(name, tensor)| (name.clone(), tensor.shallow_clone()))
 }
 
 /// Moving average of all tensors of a store, statistics included.
@@ -110,11 +117,9 @@ impl Average {
         &self.tensors
     }
 
-    /// Takes the state of a checkpoint.
-    pub fn restore(&mut self, find: impl Fn(&str) -> Option<Tensor>) -> Option<()> {
-        for (name, tensor) in &mut self.tensors {
-            tensor.copy_(&find(&format!("average.{name}"))?);
-        }
-        Some(())
+    /// Takes the state of a checkpoint. Returns the first name that it lacks.
+    #[must_use]
+    pub fn restore(&self, saved: &BTreeMap<String, Tensor>) -> Option<String> {
+        checkpoint::assign(named(&self.tensors), |name| saved.get(&format!("average.{name}")))
     }
 }

@@ -14,7 +14,7 @@ use densevit::{
 use tch::{Device, Tensor};
 use train::{backbone::Backbone, eval::to_tensor, head};
 
-use crate::support::{self, error, head_file, photos, tiny_model};
+use crate::support::{self, error, photos, tiny_model};
 
 /// Single precision on both sides, in different orders, over the head's convolutions.
 const FP32: f64 = 1e-4;
@@ -28,7 +28,7 @@ fn expected(dir: &std::path::Path, tap: Tap, head: &std::path::Path) -> Tensor {
     let mut backbone = Backbone::open(dir, |_default| tap, Device::Cpu).unwrap();
     let features = to_tensor(&backbone.features(&image()).unwrap());
     let pixels = backbone.normalisation().of(&image());
-    let (module, _shape) = head::open(&head_file(head), 64, 16, Device::Cpu).unwrap();
+    let (module, _shape) = head::open(head, 64, 16).unwrap();
     tch::no_grad(|| module.forward(&pixels, &features, false).permute([0, 2, 3, 1]).squeeze_dim(0))
 }
 

@@ -102,7 +102,7 @@ fn step(args: &StepArgs) -> anyhow::Result<()> {
         features: vec![map(grid), map(grid / 2), map(grid / 4)],
         names: Vec::new(),
     };
-    let loss = Loss::new(Objective::Cosine, 1, Tensor::zeros([1, channels, 1, 1], options));
+    let loss = Loss::new(Objective::Cosine, 1, None);
     for idx in 0..args.steps + 2 {
         let began = Instant::now();
         let value = loss.of(&head, &batch, true);

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, anyhow, ensure};
+use anyhow::{Context as _, ensure};
 use clap::{Args, Subcommand};
 use densevit::manifest::{Facet, Tap};
 use serde::Serialize;
@@ -193,9 +193,7 @@ fn print(rows: &[Distance]) {
 }
 
 fn load_head(file: &Path, backbone: &Backbone) -> anyhow::Result<Method> {
-    let (weights, _metadata) = checkpoint::read(file)?;
-    let (head, shape) = head::open(&weights, backbone.channels(), backbone.patch(), Device::Cpu)
-        .map_err(|problem| anyhow!("{}: {problem}", file.display()))?;
+    let (head, shape) = head::open(file, backbone.channels(), backbone.patch())?;
     let folder = file.parent().and_then(Path::file_name).unwrap_or_default().to_string_lossy().into_owned();
     Ok(Method::Head(format!("{} ({folder})", shape.form.name()), Box::new(head)))
 }

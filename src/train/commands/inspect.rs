@@ -2,13 +2,12 @@
 
 use std::path::PathBuf;
 
-use anyhow::{Context as _, anyhow, ensure};
+use anyhow::{Context as _, ensure};
 use clap::Args;
 use densevit::manifest::{LiftForm, load_dir};
 use tch::{Device, nn};
 
 use crate::{
-    checkpoint,
     config::LiftConfig,
     cost::{BackboneCost, head_macs},
     head::{self, Head, HeadShape},
@@ -68,9 +67,7 @@ fn forms(width: u32, patch: u32) -> Vec<(String, HeadShape)> {
 
 fn files(args: &InspectArgs, width: u32, patch: u32) -> anyhow::Result<Vec<(String, HeadShape)>> {
     let open = |file: &PathBuf| {
-        let (weights, _metadata) = checkpoint::read(file)?;
-        let opened = head::open(&weights, width as usize, patch, Device::Cpu);
-        let (_head, shape) = opened.map_err(|problem| anyhow!("{}: {problem}", file.display()))?;
+        let (_head, shape) = head::open(file, width as usize, patch)?;
         Ok((format!("{} ({})", shape.form.name(), file.display()), shape))
     };
     args.head.iter().map(open).collect::<anyhow::Result<_>>().context("reading the heads")

@@ -161,8 +161,8 @@ pub fn run(args: LiftArgs) -> anyhow::Result<()> {
     let mut split = photos::find(&args.images, config.validation).context("reading the photos")?;
     ensure!(!split.train.is_empty(), "no photos to learn from in {:?}", args.images);
     ensure!(!split.validation.is_empty(), "no photos to measure on: more photos, or a larger --validation share, are needed");
-    println!("{} photos to learn from, {} to measure on; the head takes the {tap}", split.train.len(), split.validation.len());
     split.validation.truncate(args.max_validation.max(1));
+    println!("{} photos to learn from, {} to measure on; the head takes the {tap}", split.train.len(), split.validation.len());
     let place = (args.cache.as_path(), args.cache_bytes);
     let cached = if args.no_cache { None } else { Some(cache::fill(&split.train, &mut backbone, &config, place)?) };
     let validation = cache::fill(&split.validation, &mut backbone, &config, place)?;

@@ -24,6 +24,7 @@ use tch::{
 
 use crate::{
     backbone::Backbone,
+    config::half_cosine,
     data::photos,
     eval::{Method, to_tensor},
     head::{batch_norm, conv},
@@ -164,7 +165,7 @@ fn probe((features, labels): Pairs<'_>, validation: Pairs<'_>, epochs: u64, seed
             let logits = head.forward(&norm.forward_t(&map, true)).upsample_bilinear2d(size, false, None, None);
             let loss = logits.cross_entropy_loss::<Tensor>(&target, None, tch::Reduction::Mean, N_CLASSES, 0.0);
             #[expect(clippy::cast_precision_loss, reason = "steps are few")]
-            let rate = RATE * 0.5 * (1.0 + (std::f64::consts::PI * step as f64 / n_steps as f64).cos());
+            let rate = RATE * half_cosine(step as f64 / n_steps as f64);
             adam.accumulate(&loss);
             adam.step(rate);
             step += 1;

@@ -121,7 +121,7 @@ pub(crate) fn half_cosine(progress: f64) -> f64 {
 pub enum Preset {
     /// As published: official form, strided images, colour jitter, constant rate, plain Adam.
     Official,
-    /// This project's: guided form, antialiased crops, cosine schedule, moving average.
+    /// This project's: guided form, antialiased crops, centred objective, cosine schedule, moving average. The default model's head.
     Guided,
 }
 
@@ -134,19 +134,19 @@ impl Preset {
             facet: None,
             layer: None,
             window: 5,
-            width: 64,
+            width: 96,
             size: 448,
             scales: 3,
             downscale: Downscale::Antialias,
             framing: Framing::Crop,
             jitter: 0.0,
-            views: 1,
-            objective: Objective::Cosine,
+            views: 2,
+            objective: Objective::Centred,
             depth: 1,
             batch: 8,
             accumulate: 1,
             products: Products::Fp32,
-            steps: 2000,
+            steps: 1500,
             learning_rate: 1e-3,
             schedule: Schedule::Cosine,
             warmup: 50,
@@ -163,6 +163,9 @@ impl Preset {
                 downscale: Downscale::Stride,
                 framing: Framing::Squeeze,
                 jitter: 0.2,
+                views: 1,
+                objective: Objective::Cosine,
+                steps: 2000,
                 schedule: Schedule::Constant,
                 warmup: 0,
                 ema: 0.0,

@@ -8,7 +8,7 @@ use clap::{Args, ValueEnum};
 use crate::{
     commands::{
         features::parse_size,
-        head::{HeadFlags, describe, parse_tap},
+        head::{HeadFlags, SegmentFlags, describe, parse_tap},
         library_from_environment,
     },
     engine::check_runs,
@@ -95,6 +95,15 @@ pub struct ImportArgs {
     lift: Option<PathBuf>,
     #[command(flatten)]
     head: HeadFlags,
+    /// Segmentation head: state-dict names of the published decoder, or a linear head, in .safetensors, .pth, .pt or .bin.
+    #[arg(long, value_name = "FILE")]
+    segment: Option<PathBuf>,
+    #[command(flatten)]
+    segment_head: SegmentFlags,
+    /// Halve the grid inside this block (0-based): its queries are those of every second row and column of patches, as heads of the
+    /// shrunk form expect it.
+    #[arg(long, value_name = "BLOCK")]
+    query_downsample: Option<u32>,
     /// One line about the model.
     #[arg(long, default_value = "", hide_default_value = true)]
     description: String,
@@ -151,7 +160,9 @@ fn options(args: ImportArgs) -> anyhow::Result<ImportOptions> {
     options.native_grid = args.native_grid.map(|(rows, cols)| [rows as usize, cols as usize]);
     options.description = args.description;
     options.license = args.license;
+    options.query_downsample = args.query_downsample;
     options.head = args.lift.map(|source| args.head.options(source));
+    options.segment = args.segment.map(|source| args.segment_head.options(source));
     if let Some(preset) = preset {
         preset.apply(&mut options);
     }
@@ -177,8 +188,6 @@ fn report(imported: &Imported) {
     );
     println!("wrote {} ({:?}, default: {})", imported.entry.dir.display(), backbone.precision, backbone.default);
     println!("  {:<22} sha256 {}", backbone.file, backbone.sha256);
-    if let Some(lift) = &manifest.lift {
-        describe(lift);
-    }
+    describe(manifest);
     println!("  {:<22} sha256 {}", "model.toml", imported.entry.digest);
 }

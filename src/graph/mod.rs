@@ -1,12 +1,17 @@
-//! Turns weights into graphs: the knowledge of Vision Transformers and of the LiFT head, in ONNX operators.
+//! Turns weights into graphs: the knowledge of Vision Transformers, of the LiFT head and of segmentation heads, in ONNX operators.
 //!
-//! In: [`VitWeights`](crate::weights::VitWeights) or [`LiftWeights`](crate::weights::LiftWeights). Out: an ONNX model whose inputs
-//! and outputs are named by [`manifest::io_names`](crate::manifest::io_names). Called by `import`, and later by the trainer.
+//! In: [`VitWeights`](crate::weights::VitWeights), [`LiftWeights`](crate::weights::LiftWeights) or
+//! [`SegmentWeights`](crate::weights::SegmentWeights). Out: an ONNX model whose inputs and outputs are named by
+//! [`manifest::io_names`](crate::manifest::io_names). Called by `import`, and later by the trainer.
 
 mod constants;
+mod decoder;
 mod lift;
 pub mod position;
+mod segmenter;
+mod segvit;
 mod vit;
 
 pub use lift::{LiftOptions, PRIOR_FLOOR, bilinear_prior, build_lift};
+pub use segmenter::{SegmenterOptions, build_segmenter};
 pub use vit::{Baked, VitOptions, build_vit};

@@ -10,6 +10,9 @@
 //! - LayerScale is folded into the output weights of its branch.
 //! - In fp16 only matrix products and attention are in half precision. The residual stream and every LayerNorm stay in single:
 //!   DINOv2's stream has channels in the hundreds, where half precision keeps three digits.
+//! - A backbone can halve its grid inside one block (query down-sampling of SegViT Shrunk, NeurIPS 2022): queries and
+//!   residuals of that block are those of the patches at even rows and columns, keys and values come from all, through the same norm.
+//!   CLS and registers stay. Later blocks run on a quarter of the patches.
 //! - The image comes as bytes and is normalised in the graph: a third of the copies of a float input.
 
 use ndarray::{Array2, Axis, concatenate};
@@ -37,6 +40,8 @@ pub struct VitOptions {
     pub std: [f32; 3],
     /// Element type of weights and products.
     pub precision: Precision,
+    /// The block, 0-based, that halves the grid.
+    pub query_downsample: Option<u32>,
     /// The one size of a graph that stands alone; otherwise the position table is an input.
     pub baked: Option<Baked>,
 }
@@ -58,7 +63,8 @@ pub struct Baked {
 /// - `image`: `[B, H, W, 3]` u8, H and W multiples of the patch size
 /// - `position`: `[1, h * w, D]` f32, unless baked
 /// - `pixels`: `[B, 3, H, W]` f32, the normalised image
-/// - per facet and block: patches `[B, h, w, D]`, CLS `[B, D]`, registers `[B, R, D]`, f32
+/// - per facet and block: patches `[B, h, w, D]`, CLS `[B, D]`, registers `[B, R, D]`, f32; from the queries of the block that halves the
+///   grid on, patches are `[B, ceil(h / 2), ceil(w / 2), D]`
 ///
 /// # Errors
 /// [`OnnxError`] when the graph does not hold together; that is a bug here and not of the weights.
@@ -80,6 +86,8 @@ struct Vit<'a> {
     stream: Value,
     /// `[B, h, w, D]`, as integers.
     map_shape: Value,
+    /// `[B, ceil(h / 2), ceil(w / 2), D]`, as integers, once the grid is halved.
+    half_shape: Option<Value>,
 }
 
 impl<'a> Vit<'a> {
@@ -99,7 +107,7 @@ impl<'a> Vit<'a> {
         let stream = graph.concat(&[&prefix, &patches], 1);
         let channels = graph.ints(&[i64::from(weights.arch.width)]);
         let map_shape = graph.concat(&[&batch, &grid, &channels], 0);
-        Self { graph, weights, options, stream, map_shape }
+        Self { graph, weights, options, stream, map_shape, half_shape: None }
     }
 
     /// One pre-norm block and its outputs.
@@ -108,9 +116,10 @@ impl<'a> Vit<'a> {
         let precision = self.options.precision;
         let normed = self.norm(&self.stream.clone(), &block.norm1, &format!("{name}.norm1"));
         let normed = narrow(&mut self.graph, &normed, precision);
-        let mut project =
-            |layer, part: &str| linear(&mut self.graph, &normed, layer, None, (precision, &format!("{name}.{part}")));
-        let (query, key, value) = (project(&block.query, "query"), project(&block.key, "key"), project(&block.value, "value"));
+        let asking = if self.options.query_downsample == Some(layer) { self.halve(&normed) } else { normed.clone() };
+        let mut project = |x, layer, part: &str| linear(&mut self.graph, x, layer, None, (precision, &format!("{name}.{part}")));
+        let query = project(&asking, &block.query, "query");
+        let (key, value) = (project(&normed, &block.key, "key"), project(&normed, &block.value, "value"));
         for (facet, projected) in [(Facet::Key, &key), (Facet::Query, &query), (Facet::Value, &value)] {
             let projected = projected.clone();
             self.offer(Tap { facet, layer }, |graph| widen(graph, &projected, precision));
@@ -153,6 +162,32 @@ impl<'a> Vit<'a> {
         }
     }
 
+    /// Cuts the residual stream to the patches at even rows and columns, and returns the same cut of `normed`.
+    fn halve(&mut self, normed: &Value) -> Value {
+        let (stream, half_shape) = self.every_second_patch(&self.stream.clone());
+        let (normed, _same_shape) = self.every_second_patch(normed);
+        (self.stream, self.half_shape) = (stream, Some(half_shape));
+        normed
+    }
+
+    /// CLS, registers, and the patches at even rows and columns of `tokens` `[B, 1 + R + h * w, D]`; and the shape of their map.
+    fn every_second_patch(&mut self, tokens: &Value) -> (Value, Value) {
+        let n_prefix = self.n_prefix();
+        let width = i64::from(self.weights.arch.width);
+        let graph = &mut self.graph;
+        let prefix = graph.slice(tokens, Along { axis: 1, begin: 0, end: n_prefix });
+        let patches = graph.slice(tokens, Along { axis: 1, begin: n_prefix, end: i64::MAX });
+        let map = graph.reshape_to(&patches, &self.map_shape);
+        let half = graph.every_second(&map, &[1, 2]);
+        let flat = graph.reshape(&half, &[0, -1, width]);
+        (graph.concat(&[&prefix, &flat], 1), graph.shape(&half, 0, 4))
+    }
+
+    /// CLS and register tokens.
+    fn n_prefix(&self) -> i64 {
+        1 + i64::try_from(self.weights.registers.nrows()).unwrap_or_default()
+    }
+
     fn add_to_stream(&mut self, branch: &Value) {
         let branch = widen(&mut self.graph, branch, self.options.precision);
         self.stream = self.graph.add(&self.stream.clone(), &branch);
@@ -175,13 +210,15 @@ impl<'a> Vit<'a> {
         if !self.offers(tap) {
             return;
         }
+        let n_prefix = self.n_prefix();
+        let half_shape = self.half_shape.as_ref().filter(|_| tap.is_halved(self.options.query_downsample));
         let graph = &mut self.graph;
         let tokens = tokens(graph);
         let (width, n_registers) = (self.weights.arch.width as usize, self.weights.registers.nrows());
-        let n_prefix = 1 + i64::try_from(n_registers).unwrap_or_default();
         let patches = graph.slice(&tokens, Along { axis: 1, begin: n_prefix, end: i64::MAX });
-        let map = graph.reshape_to(&patches, &self.map_shape);
-        let map_dims = [Dim::Any("batch"), Dim::Any("rows"), Dim::Any("cols"), Dim::Fixed(width)];
+        let map = graph.reshape_to(&patches, half_shape.unwrap_or(&self.map_shape));
+        let (rows, cols) = if half_shape.is_some() { ("half_rows", "half_cols") } else { ("rows", "cols") };
+        let map_dims = [Dim::Any("batch"), Dim::Any(rows), Dim::Any(cols), Dim::Fixed(width)];
         graph.output(&map, &io_names::patches(tap), DataType::Float, &map_dims);
         let cls = graph.slice(&tokens, Along { axis: 1, begin: 0, end: 1 });
         let cls = graph.squeeze(&cls, &[1]);

@@ -1,15 +1,18 @@
 //! Turns files of weights into a model directory that can be served.
 //!
-//! In: an [`ImportOptions`]. Out: `OUT/NAME/VERSION/` with `backbone.onnx`, `position.safetensors`, `lift.onnx` if a head was given,
-//! and `model.toml`. [`install_head`] gives a head to a directory that is there. Called by `commands::import`, `commands::head` and the
-//! trainer.
+//! In: an [`ImportOptions`]. Out: `OUT/NAME/VERSION/` with `backbone.onnx`, `position.safetensors`, `lift.onnx` and `segment.onnx` if such
+//! heads were given, and `model.toml`. [`install_head`] and [`install_segmenter`] give a head to a directory that is there. Called by
+//! `commands::import`, `commands::head` and the trainer.
 //!
 //! # Design
 //! The directory is written under a hidden name beside its place, opened and run once by a check that the caller brings (this module
 //! does not know the runtime), and renamed: it is there whole or not at all.
 
+mod card;
 mod head;
+mod install;
 mod options;
+mod segment;
 mod write;
 
 use std::{
@@ -19,8 +22,10 @@ use std::{
 
 use thiserror::Error;
 
-pub use head::{LiftCard, install_head};
-pub use options::{HeadOptions, ImportOptions, Preset};
+pub use head::LiftCard;
+pub use install::{HeadKind, install_head, install_segmenter};
+pub use options::{HeadOptions, ImportOptions, Preset, SegmentOptions};
+pub use segment::SegmentCard;
 
 use crate::{
     manifest::{ModelEntry, RepositoryError, is_valid_name, load_dir},

@@ -35,6 +35,30 @@ impl HeadOptions {
     }
 }
 
+/// A segmentation head to import with its backbone.
+#[derive(Clone, Debug)]
+pub struct SegmentOptions {
+    /// Weights under the names of the published decoder, or of a linear head.
+    pub source: PathBuf,
+    /// What the head was trained on, in the order in which it reads it; `None` means what its file says, or the taps of the published
+    /// models.
+    pub taps: Option<Vec<Tap>>,
+    /// Attention heads of the decoder; `None` means what its file says, or one for 32 channels.
+    pub heads: Option<u32>,
+    /// Licence of the weights; `None` means what their file says.
+    pub license: Option<String>,
+    /// Whether a head may come whose file names other weights than the backbone's.
+    pub any_backbone: bool,
+}
+
+impl SegmentOptions {
+    /// A head of which its file says everything.
+    #[must_use]
+    pub fn new(source: PathBuf) -> Self {
+        Self { source, taps: None, heads: None, license: None, any_backbone: false }
+    }
+}
+
 /// What an import is asked to do.
 #[derive(Clone, Debug)]
 pub struct ImportOptions {
@@ -74,8 +98,12 @@ pub struct ImportOptions {
     pub norm_eps: Option<f64>,
     /// Rows and columns of a position table that is not square.
     pub native_grid: Option<[usize; 2]>,
+    /// The block, 0-based, whose queries are those of every second row and column of patches; later ones run on a quarter of them.
+    pub query_downsample: Option<u32>,
     /// LiFT head.
     pub head: Option<HeadOptions>,
+    /// Segmentation head.
+    pub segment: Option<SegmentOptions>,
     /// One line about the model; empty means one made from the architecture.
     pub description: String,
     /// Licence of the weights.
@@ -112,7 +140,9 @@ impl ImportOptions {
             heads: None,
             norm_eps: None,
             native_grid: None,
+            query_downsample: None,
             head: None,
+            segment: None,
             description: String::new(),
             license: "unknown".to_owned(),
         }

@@ -8,11 +8,11 @@ use std::{
 use safetensors::{Dtype, serialize_to_file, tensor::TensorView};
 
 use crate::{
-    graph::{Baked, LiftOptions, VitOptions, build_lift, build_vit, position},
-    import::{ImportError, ImportOptions, head::Head, write_failed},
+    graph::{Baked, LiftOptions, SegmenterOptions, VitOptions, build_lift, build_segmenter, build_vit, position},
+    import::{ImportError, ImportOptions, head::Head, segment::Segmenter, write_failed},
     manifest::{
         Architecture, BackboneFile, FORMAT, Facet, LiftFile, MANIFEST_FILE, Manifest, PositionSpec, PreprocessSpec, Provenance,
-        Tap, sha256_file,
+        SegmentInput, SegmenterFile, Tap, sha256_file,
     },
     onnx::{self, OPSET},
     weights::{self, ChannelOrder, Recognised, assemble_lift},
@@ -25,6 +25,10 @@ const MAX_INLINE_BYTES: u64 = 1 << 30;
 pub(super) fn model(recognised: &Recognised, options: &ImportOptions, dir: &Path) -> Result<(), ImportError> {
     let depth = recognised.weights.arch.depth;
     let layers = layers(options, depth)?;
+    if let Some(block) = options.query_downsample.filter(|block| *block >= depth) {
+        let problem = format!("block {block} of {depth} (0-based)");
+        return Err(ImportError::Option { option: "--query-downsample", problem });
+    }
     let last = depth.saturating_sub(1);
     let provenance = provenance(recognised, options)?;
     let head = options.head.as_ref().map(|head| Head::open(head, depth, &provenance.source_sha256)).transpose()?;
@@ -41,7 +45,7 @@ pub(super) fn model(recognised: &Recognised, options: &ImportOptions, dir: &Path
     let position = write_position(recognised, dir)?;
     let backbone = write_backbone(recognised, options, (layers, default), dir)?;
     let lift = head.map(|head| lift(&recognised.weights.arch, &backbone, &head, dir)).transpose()?;
-    let written = Manifest {
+    let mut written = Manifest {
         format: FORMAT,
         name: options.name.clone(),
         version: options.version,
@@ -55,8 +59,12 @@ pub(super) fn model(recognised: &Recognised, options: &ImportOptions, dir: &Path
         position,
         backbone,
         lift,
+        segmenter: None,
         provenance,
     };
+    if let Some(options) = &options.segment {
+        written.segmenter = Some(segmenter(&written, &Segmenter::open(options, &written)?, dir)?);
+    }
     manifest(&written, dir)
 }
 
@@ -111,6 +119,7 @@ fn write_backbone(
         mean: options.mean,
         std: options.std,
         precision: options.precision,
+        query_downsample: options.query_downsample,
         baked: baked(recognised, options)?,
     };
     let file = "backbone.onnx";
@@ -127,6 +136,7 @@ fn write_backbone(
         baked_size: options.baked_size,
         facets: options.facets.clone(),
         layers,
+        query_downsample: options.query_downsample,
         default,
     })
 }
@@ -173,6 +183,44 @@ pub(super) fn lift(arch: &Architecture, backbone: &BackboneFile, head: &Head<'_>
         license: head.license.clone(),
         source: file_name(source),
         scores: head.scores.clone(),
+    })
+}
+
+/// Writes `segment.onnx` for the model in `manifest`.
+pub(super) fn segmenter(manifest: &Manifest, head: &Segmenter<'_>, dir: &Path) -> Result<SegmenterFile, ImportError> {
+    let (backbone, card) = (&manifest.backbone, &head.card);
+    if let Some(tap) = card.taps.iter().find(|tap| !backbone.offers(**tap)) {
+        let problem = format!("the head takes the {tap}, which is not among the facets and layers that the graph offers");
+        return Err(ImportError::Option { option: "--segment-taps", problem });
+    }
+    let file = "segment.onnx";
+    let path = dir.join(file);
+    let options = SegmenterOptions {
+        precision: backbone.precision,
+        upscale: card.upscale,
+        is_halved: card.taps.iter().map(|tap| backbone.is_halved(*tap)).collect(),
+    };
+    let model = build_segmenter(&head.weights, &options).map_err(ImportError::Graph)?;
+    onnx::save(model, &path, MAX_INLINE_BYTES).map_err(ImportError::Graph)?;
+    let shape = head.weights.shape();
+    let lift = manifest.lift.as_ref().filter(|_| card.input == SegmentInput::Lift);
+    Ok(SegmenterFile {
+        file: file.to_owned(),
+        sha256: digest(&path)?,
+        form: shape.form,
+        input: card.input,
+        taps: card.taps.clone(),
+        upscale: card.upscale,
+        size: card.size,
+        backbone_sha256: backbone.sha256.clone(),
+        lift_sha256: lift.map(|lift| lift.sha256.clone()),
+        opset: OPSET,
+        precision: backbone.precision,
+        parameters: shape.n_parameters(),
+        license: card.license.clone(),
+        source: file_name(&head.options.source),
+        scores: card.scores,
+        classes: card.classes.clone(),
     })
 }
 

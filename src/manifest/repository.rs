@@ -147,7 +147,8 @@ fn check(manifest: &Manifest, dir: &Path) -> Result<(), String> {
         format!("the version is {}, its folder {:?}", manifest.version, place.1)
     })?;
     check_files(manifest)?;
-    check_taps(manifest)
+    check_taps(manifest)?;
+    check_heads(manifest)
 }
 
 fn check_files(manifest: &Manifest) -> Result<(), String> {
@@ -161,15 +162,26 @@ fn check_taps(manifest: &Manifest) -> Result<(), String> {
     require(architecture.patch > 0 && architecture.width > 0 && architecture.heads > 0, || "a size is zero".to_owned())?;
     let too_deep = backbone.layers.iter().find(|layer| **layer >= architecture.depth);
     require(too_deep.is_none(), || format!("offers block {too_deep:?} of {}", architecture.depth))?;
-    let offers = |tap: &crate::manifest::Tap| backbone.facets.contains(&tap.facet) && backbone.layers.contains(&tap.layer);
-    require(offers(&backbone.default), || format!("the default, {}, is not offered", backbone.default))?;
-    let Some(lift) = &manifest.lift else { return Ok(()) };
-    require(lift.backbone_sha256 == backbone.sha256, || {
-        format!("the LiFT head belongs to backbone {}, this is {}", lift.backbone_sha256, backbone.sha256)
-    })?;
-    require(offers(&lift.tap), || format!("the LiFT head takes the {}, which is not offered", lift.tap))
+    let halves_at = backbone.query_downsample.filter(|block| *block >= architecture.depth);
+    require(halves_at.is_none(), || format!("halves its grid in block {halves_at:?} of {}", architecture.depth))?;
+    require(backbone.offers(backbone.default), || format!("the default, {}, is not offered", backbone.default))
 }
 
-fn require(holds: bool, problem: impl FnOnce() -> String) -> Result<(), String> {
+fn check_heads(manifest: &Manifest) -> Result<(), String> {
+    let backbone = &manifest.backbone;
+    if let Some(lift) = &manifest.lift {
+        require(lift.backbone_sha256 == backbone.sha256, || {
+            format!("the LiFT head belongs to backbone {}, this is {}", lift.backbone_sha256, backbone.sha256)
+        })?;
+        require(backbone.offers(lift.tap), || format!("the LiFT head takes the {}, which is not offered", lift.tap))?;
+        require(!backbone.is_halved(lift.tap), || {
+            format!("the LiFT head takes the {}, whose grid the backbone halves", lift.tap)
+        })?;
+    }
+    manifest.segmenter.as_ref().map_or(Ok(()), |segmenter| segmenter.check(manifest))
+}
+
+/// The problem, unless `holds`.
+pub(super) fn require(holds: bool, problem: impl FnOnce() -> String) -> Result<(), String> {
     if holds { Ok(()) } else { Err(problem()) }
 }

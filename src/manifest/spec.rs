@@ -4,6 +4,8 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::manifest::{BackboneFile, SegmentInput, SegmenterFile};
+
 /// Names of the graphs' inputs and outputs.
 pub mod io_names {
     use super::Tap;
@@ -20,6 +22,18 @@ pub mod io_names {
     pub const UPSAMPLED: &str = "upsampled";
     /// LiFT output: the image doubled bilinearly for the next pass, `[B, 3, 2H, 2W]` f32.
     pub const PIXELS_2X: &str = "pixels_2x";
+    /// Segmenter output: scores of every cell for every class, `[B, u*h, u*w, K]` f32 in \[0, 1\].
+    pub const PROBABILITIES: &str = "probabilities";
+    /// Segmenter output: logits of the class queries, the last being "no object", `[B, K, K + 1]` f32. Absent in linear heads.
+    pub const CLASS_LOGITS: &str = "class_logits";
+    /// Segmenter output: masks of the class queries before the sigmoid, `[B, K, h, w]` f32. Absent in linear heads.
+    pub const MASK_LOGITS: &str = "mask_logits";
+
+    /// Segmenter input: the map of its tap number `position`, from 0, `[B, h, w, C]` f32.
+    #[must_use]
+    pub fn map(position: usize) -> String {
+        format!("map_{}", position + 1)
+    }
 
     /// Backbone output: patches of a facet and layer, `[B, h, w, C]` f32.
     #[must_use]
@@ -98,6 +112,17 @@ pub struct Tap {
     pub facet: Facet,
     /// 0-based index of the block.
     pub layer: u32,
+}
+
+impl Tap {
+    /// Whether the map of this activation has half the rows and columns of patches, rounded up, in a backbone that takes the queries and
+    /// residuals of a block from every second row and column of patches: cell (i, j) is the patch (2i, 2j). Keys and values of that block
+    /// come from all patches.
+    #[must_use]
+    pub fn is_halved(self, query_downsample: Option<u32>) -> bool {
+        let is_full_in_block = matches!(self.facet, Facet::Key | Facet::Value);
+        query_downsample.is_some_and(|block| self.layer > block || (self.layer == block && !is_full_in_block))
+    }
 }
 
 impl fmt::Display for Tap {
@@ -233,32 +258,6 @@ pub struct PreprocessSpec {
     pub resize: ResizePolicy,
 }
 
-/// `backbone.onnx`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct BackboneFile {
-    /// File name inside the directory.
-    pub file: String,
-    /// SHA-256 of the file, hexadecimal. This is the digest that heads are bound to.
-    pub sha256: String,
-    /// External data files, when the graph has any: name and SHA-256.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub external: Vec<[String; 2]>,
-    /// ONNX operator set.
-    pub opset: u32,
-    /// Element type of the weights.
-    pub precision: Precision,
-    /// The one size `[H, W]` in pixels that a graph with a baked position table accepts.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub baked_size: Option<[u32; 2]>,
-    /// Facets in the graph.
-    pub facets: Vec<Facet>,
-    /// Blocks in the graph.
-    pub layers: Vec<u32>,
-    /// What a request gets that names neither facet nor layer.
-    pub default: Tap,
-}
-
 /// Form of a LiFT head: what its last layer's values mean.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -382,6 +381,9 @@ pub struct Manifest {
     /// The LiFT head, when there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lift: Option<LiftFile>,
+    /// The segmentation head, when there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub segmenter: Option<SegmenterFile>,
     /// Where the weights came from.
     pub provenance: Provenance,
 }
@@ -396,6 +398,23 @@ impl Manifest {
         ];
         files.extend(self.backbone.external.iter().map(|[file, digest]| (file.as_str(), digest.as_str())));
         files.extend(self.lift.iter().map(|lift| (lift.file.as_str(), lift.sha256.as_str())));
+        files.extend(self.segmenter.iter().map(|segmenter| (segmenter.file.as_str(), segmenter.sha256.as_str())));
         files
+    }
+
+    /// Rows and columns of the map of an activation, for an input of so many pixels, before any LiFT pass.
+    #[must_use]
+    pub fn grid(&self, tap: Tap, [height, width]: [u32; 2]) -> [usize; 2] {
+        let patches = [height, width].map(|side| (side / self.architecture.patch.max(1)) as usize);
+        if self.backbone.is_halved(tap) { patches.map(|cells| cells.div_ceil(2)) } else { patches }
+    }
+
+    /// Rows, columns and classes of the scores for an input of so many pixels; `None` without a segmentation head.
+    #[must_use]
+    pub fn scores_shape(&self, size: [u32; 2]) -> Option<[usize; 3]> {
+        let segmenter = self.segmenter.as_ref()?;
+        let finer = segmenter.upscale as usize * if segmenter.input == SegmentInput::Lift { 2 } else { 1 };
+        let [rows, cols] = self.grid(segmenter.grid_tap()?, size).map(|cells| cells * finer);
+        Some([rows, cols, segmenter.classes.len()])
     }
 }

@@ -118,6 +118,14 @@ impl GraphBuilder {
         self.node("Slice", &[x, &begin, &end, &axis], Vec::new())
     }
 
+    /// Every second entry of `x` along each of `axes`, from the first.
+    pub fn every_second(&mut self, x: &Value, axes: &[i64]) -> Value {
+        let n_axes = axes.len();
+        let (begin, end) = (self.ints(&vec![0; n_axes]), self.ints(&vec![i64::MAX; n_axes]));
+        let (axes, step) = (self.ints(axes), self.ints(&vec![2; n_axes]));
+        self.node("Slice", &[x, &begin, &end, &axes, &step], Vec::new())
+    }
+
     /// `extent` entries of `x` along `axis`, from the one at `begin`; the extent is a list of one integer that the graph computes.
     pub fn window(&mut self, x: &Value, (axis, begin): (i64, i64), extent: &Value) -> Value {
         let (begin, axis) = (self.ints(&[begin]), self.ints(&[axis]));

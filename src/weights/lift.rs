@@ -67,10 +67,20 @@ pub fn assemble_lift(
     Ok(weights)
 }
 
+/// Whether the tensors are named like those of a LiFT head.
+#[must_use]
+pub fn is_lift(tensors: &NamedTensors) -> bool {
+    tensors.names().any(|name| name.strip_suffix(LANDMARK).is_some_and(is_prefix))
+}
+
+fn is_prefix(text: &str) -> bool {
+    text.is_empty() || text.ends_with('.')
+}
+
 /// The form of a head whose tensors have these names, and what stands before the official ones: keys of the checkpoint around them,
 /// `module.`, the form's name.
 pub fn recognise_lift<'a>(mut names: impl Iterator<Item = &'a str>) -> (LiftForm, String) {
-    let before = |name: &'a str| name.strip_suffix(LANDMARK).filter(|prefix| prefix.is_empty() || prefix.ends_with('.'));
+    let before = |name: &'a str| name.strip_suffix(LANDMARK).filter(|prefix| is_prefix(prefix));
     let prefix = names.find_map(before).unwrap_or_default();
     let marked = |form: &LiftForm| !form.prefix().is_empty() && format!(".{prefix}").ends_with(&format!(".{}", form.prefix()));
     (LiftForm::ALL.into_iter().find(marked).unwrap_or(LiftForm::Official), prefix.to_owned())

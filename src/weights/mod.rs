@@ -1,5 +1,6 @@
 //! Weights in one shape, whatever file they came from: what the readers and key maps produce and the graph builders consume.
 
+mod decoder;
 mod keys;
 mod lift;
 mod named;
@@ -7,6 +8,8 @@ mod onnx_file;
 mod pickle;
 mod pytorch_file;
 mod safetensors_file;
+mod segment;
+mod segment_shape;
 mod vit;
 
 use std::{
@@ -22,8 +25,13 @@ use crate::{
     onnx::OnnxError,
 };
 
-pub use lift::{ChannelOrder, assemble_lift, recognise_lift};
+pub use decoder::{DecoderLayer, DecoderStage, TapProjection};
+pub use lift::{ChannelOrder, assemble_lift, is_lift, recognise_lift};
 pub use named::{NamedTensors, Stored, StoredType};
+pub use segment::{
+    ClassQueries, LinearHeadWeights, SegmentWeights, SegvitWeights, ShrunkWeights, assemble_segment, recognise_segment,
+};
+pub use segment_shape::SegmentShape;
 pub use vit::{Recognised, VitHints, assemble_vit};
 
 /// What can be wrong with a file of weights.
@@ -62,7 +70,7 @@ pub enum WeightsError {
         path: PathBuf,
     },
     /// The names are those of no known source.
-    #[error("the tensors are named like no known backbone; expected {expected}; found {found}")]
+    #[error("the tensors are named like nothing that is known here; expected {expected}; found {found}")]
     Unrecognised {
         /// Landmarks of every scheme.
         expected: String,

@@ -97,6 +97,22 @@ impl NamedTensors {
             problem: format!("has shape {shape:?}, another number of axes was expected"),
         })
     }
+
+    /// Takes a tensor of a known shape.
+    ///
+    /// # Errors
+    /// Those of [`NamedTensors::take`], and [`WeightsError::Tensor`] with both shapes for another one.
+    pub fn take_shaped<D: Dimension>(&mut self, name: &str, shape: D) -> Result<ndarray::Array<f32, D>, WeightsError> {
+        let array = self.take(name)?;
+        let bad = |got: &[usize]| WeightsError::Tensor {
+            name: name.to_owned(),
+            problem: format!("has shape {got:?}, {:?} was expected", shape.slice()),
+        };
+        if array.shape() != shape.slice() {
+            return Err(bad(array.shape()));
+        }
+        array.into_dimensionality().map_err(|_error| bad(shape.slice()))
+    }
 }
 
 #[expect(clippy::cast_possible_truncation, reason = "weights are used in single precision")]

@@ -1,5 +1,5 @@
-//! Numbers against references made elsewhere: the LiFT authors' module, a PyTorch forward of the default weights, timm and
-//! transformers (tests/fixtures/README.md).
+//! Numbers against references made elsewhere: the modules of the authors of LiFT and SegViT, a PyTorch forward of the default weights,
+//! timm and transformers (tests/fixtures/README.md).
 
 #![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
@@ -7,4 +7,5 @@ mod backbones;
 mod default_model;
 mod lift;
 mod pytorch_files;
+mod segvit;
 mod support;

@@ -134,7 +134,7 @@ impl Sides {
     /// Alternates rounds of both sides; the first pair only warms up.
     fn compare(&mut self, lift_passes: u32, n_images: usize) -> anyhow::Result<Rounds> {
         let tap = self.runner.model().manifest().backbone.default;
-        let key = RunKey { height: SIDE, width: SIDE, tap, lift_passes, cls: false, registers: false };
+        let key = RunKey::features([SIDE; 2], tap, lift_passes);
         let mut rounds = Vec::with_capacity(N_ROUNDS);
         for round in 0..=N_ROUNDS {
             let raw = self.raw_round(&key, n_images)?;

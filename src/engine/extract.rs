@@ -15,7 +15,7 @@ use crate::{
     manifest::Manifest,
     postprocess::{EncodeOptions, Encoded, encode},
     preprocess::{DecodeError, Geometry, decode, plan_size, prepare, probe, raw},
-    runtime::{RunKey, RunOutput},
+    runtime::{FeatureKey, RunKey, RunOutput},
     tensor::{FeatureMap, RgbImage},
 };
 
@@ -46,12 +46,16 @@ impl Engine {
         let key = RunKey {
             height: image.height(),
             width: image.width(),
-            tap: plan.tap,
-            lift_passes: plan.lift_passes,
-            cls: request.cls_token,
-            registers: request.register_tokens,
+            features: Some(FeatureKey {
+                tap: plan.tap,
+                lift_passes: plan.lift_passes,
+                cls: request.cls_token,
+                registers: request.register_tokens,
+            }),
+            segment: false,
         };
         let done = run(&model, key, image, clock).await?;
+        let features = done.output.features.ok_or_else(|| InferError::internal("running the model", "it gave no features"))?;
         let encoding = Instant::now();
         let options = EncodeOptions {
             selection: selected.selection,
@@ -59,7 +63,7 @@ impl Engine {
             layout: request.layout,
             l2_normalize: request.l2_normalize,
         };
-        let tensor = self.encode(done.output.map, options, clock).await?;
+        let tensor = self.encode(features.map, options, clock).await?;
         let timing = Timing {
             decode,
             resize,
@@ -81,8 +85,8 @@ impl Engine {
             extent: selected.extent,
             stride: selected.stride,
             geometry,
-            cls_token: done.output.cls,
-            register_tokens: done.output.registers,
+            cls_token: features.cls,
+            register_tokens: features.registers,
             l2_normalize: request.l2_normalize,
             warnings: plan.warnings,
             timing,

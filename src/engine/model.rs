@@ -10,7 +10,7 @@ use crate::{
     batch::{BatchConfig, BatchError, Batcher, Observer, RunError, Runner, StartError},
     engine::graph_tools::GRAPH_TOOLS,
     manifest::{Manifest, ModelEntry, RepositoryError, ResizePolicy},
-    runtime::{Library, ModelRunner, RunKey, RunOutput, RuntimeConfig, RuntimeError, RuntimeModel},
+    runtime::{FeatureKey, Library, ModelRunner, RunKey, RunOutput, RuntimeConfig, RuntimeError, RuntimeModel},
     telemetry::record,
     tensor::RgbImage,
 };
@@ -124,6 +124,9 @@ fn open(entry: &ModelEntry, library: &Library, options: &LoadOptions) -> Result<
         let mut runner = ModelRunner::new(&model);
         for [height, width] in warm_up_sizes(&entry.manifest, &options.warm_up) {
             providers = runner.warm_up(&model.default_key(height, width)).map_err(LoadError::Runtime)?;
+            if entry.manifest.segmenter.is_some() {
+                runner.warm_up(&RunKey::segment([height, width])).map_err(LoadError::Runtime)?;
+            }
         }
         runners.push(runner);
     }
@@ -157,8 +160,11 @@ pub fn check_runs(entry: &ModelEntry, library: Option<&Path>) -> Result<(), Box<
     let mut runner = ModelRunner::new(&model);
     runner.warm_up(&model.default_key(height, width))?;
     if let Some(lift) = &entry.manifest.lift {
-        let key = RunKey { height, width, tap: lift.tap, lift_passes: 1, cls: true, registers: false };
-        runner.warm_up(&key)?;
+        let features = FeatureKey { tap: lift.tap, lift_passes: 1, cls: true, registers: false };
+        runner.warm_up(&RunKey { height, width, features: Some(features), segment: false })?;
+    }
+    if entry.manifest.segmenter.is_some() {
+        runner.warm_up(&RunKey::segment([height, width]))?;
     }
     Ok(())
 }

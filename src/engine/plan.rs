@@ -34,15 +34,15 @@ impl Plan {
         let lift_passes = choose_lift_passes(request, manifest, tap)?;
         check_registers(request, manifest)?;
         check_points(request, limits)?;
-        Ok(Self { tap, lift_passes, recipe: recipe(request, manifest, limits), warnings: warnings(lift_passes) })
+        let warnings = warnings(lift_passes, manifest.backbone.is_halved(tap));
+        Ok(Self { tap, lift_passes, recipe: recipe(request, manifest, limits), warnings })
     }
 
     /// Values of the map for an input of `height` x `width` pixels, before any part is selected.
     #[must_use]
     pub fn n_output_values(&self, height: u32, width: u32, manifest: &Manifest) -> u64 {
-        let patch = u64::from(manifest.architecture.patch);
-        let n_cells = (u64::from(height) / patch) * (u64::from(width) / patch);
-        (n_cells * u64::from(manifest.architecture.width)) << (2 * self.lift_passes)
+        let [rows, cols] = manifest.grid(self.tap, [height, width]).map(|cells| cells as u64);
+        (rows * cols * u64::from(manifest.architecture.width)) << (2 * self.lift_passes)
     }
 }
 
@@ -125,11 +125,14 @@ fn mean_colour(mean: f32) -> u8 {
     (mean * 255.0).round().clamp(0.0, 255.0) as u8
 }
 
-fn warnings(lift_passes: u32) -> Vec<String> {
-    if lift_passes <= 2 {
-        return Vec::new();
-    }
-    vec![format!("{lift_passes} LiFT passes: the head was trained for one; detail beyond two passes is extrapolated")]
+fn warnings(lift_passes: u32, is_halved: bool) -> Vec<String> {
+    let beyond = (lift_passes > 2)
+        .then(|| format!("{lift_passes} LiFT passes: the head was trained for one; detail beyond two passes is extrapolated"));
+    let halved = is_halved.then(|| {
+        "the model halves its grid before this block: a cell stands for the patch in the upper left quarter of its area"
+            .to_owned()
+    });
+    beyond.into_iter().chain(halved).collect()
 }
 
 fn list<T: ToString>(items: impl Iterator<Item = T>) -> String {

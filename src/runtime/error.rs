@@ -127,6 +127,18 @@ pub enum RuntimeError {
         /// The activation.
         tap: Tap,
     },
+    /// Scores were asked for of a model without a segmentation head.
+    #[error("{model} has no segmentation head")]
+    NoSegmenter {
+        /// Name of the model.
+        model: String,
+    },
+    /// Neither features nor scores were asked for.
+    #[error("nothing was asked for of {model}")]
+    NothingAsked {
+        /// Name of the model.
+        model: String,
+    },
 }
 
 fn list(paths: &[PathBuf]) -> String {

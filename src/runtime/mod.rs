@@ -1,10 +1,12 @@
 //! Runs models in ONNX Runtime; the only module that imports `ort`. In go a model directory and batches of images of the model's
-//! size, out come feature maps. The engine owns one [`ModelRunner`] per worker thread.
+//! size, out come feature maps, and scores for every class. The engine owns one [`ModelRunner`] per worker thread.
 //!
 //! ```text
 //! Library ─► RuntimeModel (shared) ─► ModelRunner (one per thread): images ─► backbone ─► LiFT passes ─► maps
+//!                                                                                └──────────┴─► segmentation head ─► scores
 //! ```
 
+mod cut;
 mod error;
 mod graph;
 mod graph_file;
@@ -15,6 +17,7 @@ mod provider;
 mod runner;
 mod session;
 mod threads;
+mod values;
 mod view;
 
 pub use self::{
@@ -26,5 +29,5 @@ pub use self::{
     provider::Provider,
     runner::ModelRunner,
     threads::{ThreadConfig, cpu_quota},
-    view::{RunKey, RunOutput},
+    view::{FeatureKey, Features, RunKey, RunOutput},
 };

@@ -39,7 +39,7 @@ pub struct RuntimeConfig {
     pub instances: usize,
     /// Threads of the sessions.
     pub threads: ThreadConfig,
-    /// Sessions that a runner keeps, one for each set of outputs in use; at least 3. Default 6.
+    /// Sessions that a runner keeps, one for each set of outputs in use; at least 4. Default 6.
     pub max_sessions: usize,
     /// Fitted position tables that are kept, one for each grid in use. Default 16.
     pub max_positions: usize,
@@ -89,6 +89,7 @@ pub struct RuntimeModel {
     pub(super) manifest: Manifest,
     pub(super) backbone: GraphFile,
     pub(super) lift: Option<GraphFile>,
+    pub(super) segmenter: Option<GraphFile>,
     pub(super) sessions: SessionOptions,
     pub(super) max_sessions: usize,
     position: Option<PositionTable>,
@@ -109,7 +110,9 @@ impl RuntimeModel {
         tools: GraphTools,
     ) -> Result<Arc<Self>, RuntimeError> {
         let backbone = GraphFile::read(dir, &manifest.backbone.file, &manifest.backbone.external, tools.prune)?;
-        let lift = manifest.lift.as_ref().map(|lift| GraphFile::read(dir, &lift.file, &[], tools.prune)).transpose()?;
+        let read_head = |file: &String| GraphFile::read(dir, file, &[], tools.prune);
+        let lift = manifest.lift.as_ref().map(|lift| read_head(&lift.file)).transpose()?;
+        let segmenter = manifest.segmenter.as_ref().map(|segmenter| read_head(&segmenter.file)).transpose()?;
         let position = match manifest.backbone.baked_size {
             Some(_) => None,
             None => Some(read_position(&dir.join(&manifest.position.file), manifest.position.variant)?),
@@ -121,9 +124,10 @@ impl RuntimeModel {
             manifest: manifest.clone(),
             backbone,
             lift,
+            segmenter,
             sessions,
-            // A key with two or more LiFT passes needs three at once.
-            max_sessions: config.max_sessions.max(3),
+            // A key with two or more LiFT passes and scores needs four at once.
+            max_sessions: config.max_sessions.max(4),
             position,
             fitted: Mutex::new(Lru::new(config.max_positions)),
             fit_position: tools.fit_position,
@@ -141,7 +145,7 @@ impl RuntimeModel {
     pub fn default_key(&self, height: u32, width: u32) -> RunKey {
         let tap = self.manifest.backbone.default;
         let has_head = self.manifest.lift.as_ref().is_some_and(|lift| lift.tap == tap);
-        RunKey { height, width, tap, lift_passes: u32::from(has_head), cls: false, registers: false }
+        RunKey::features([height, width], tap, u32::from(has_head))
     }
 
     /// The position table of a grid, `[rows * cols * D]`; `None` for a graph with a baked one.

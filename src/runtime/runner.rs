@@ -4,11 +4,7 @@
 //! A session computes all of its graph, so there is one session for each set of outputs in use, created when first needed and
 //! kept in a small cache. Outputs stay in the buffers that ONNX Runtime made; the views that leave here share them.
 
-use std::{
-    mem,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{mem, sync::Arc, time::Instant};
 
 use ort::{
     session::SessionInputValue,
@@ -16,15 +12,17 @@ use ort::{
 };
 
 use super::{
+    cut::Cut,
     error::{RuntimeError, Source},
     lru::Lru,
     model::RuntimeModel,
-    session::{ViewSession, split},
-    view::{RunKey, RunOutput, View},
+    session::ViewSession,
+    values::Values,
+    view::{Features, RunKey, RunOutput, View},
 };
 use crate::{
-    manifest::io_names,
-    tensor::{F32View, FeatureMap, RgbImage},
+    manifest::{SegmentInput, io_names},
+    tensor::{FeatureMap, RgbImage},
 };
 
 /// Sessions of one model, for one thread.
@@ -59,7 +57,7 @@ impl ModelRunner {
         let unsupported = || self.unsupported_size(key);
         let image = RgbImage::new(key.height, key.width, vec![127; n_bytes]).ok_or_else(unsupported)?;
         self.run(key, &[image])?;
-        let view = self.backbone_view(key);
+        let view = View::backbone(key, &self.model.manifest);
         Ok(self.sessions.find(&view).map(|session| session.providers.clone()).unwrap_or_default())
     }
 
@@ -73,38 +71,44 @@ impl ModelRunner {
         if images.is_empty() {
             return Ok(Vec::new());
         }
-        let n_images = images.len();
         let started = Instant::now();
-        let outputs = self.run_backbone(key, images)?;
+        let mut made = self.run_backbone(key, images)?;
         let backbone = started.elapsed();
-
-        let mut named: Vec<_> = self.backbone_view(key).outputs().into_iter().zip(outputs).collect();
         let started = Instant::now();
-        // The image for the head comes last, when there is one.
-        let pixels = if key.lift_passes > 0 { named.pop() } else { None };
-        let mut named = named.into_iter();
-        let (mut name, mut map) = named.next().ok_or_else(|| self.failed("the graph has no output"))?;
-        if let Some((_, pixels)) = pixels {
-            (name, map) = (io_names::UPSAMPLED.to_owned(), self.run_lift(map, pixels, key.lift_passes)?);
-        }
+        let mut lifted = self.run_lift(key, &made)?;
         let lift = started.elapsed();
-        let tokens: Vec<_> = named.collect();
-        self.collect(key, n_images, (name, map), tokens, [backbone, lift])
+        let started = Instant::now();
+        let scores = self.run_segmenter(key, images.len(), (&made, lifted.first()))?;
+        let segment = started.elapsed();
+
+        let mut features = self.collect_features(key, images.len(), &mut made, &mut lifted)?.into_iter();
+        let mut scores = scores.into_iter();
+        let output = |_image| RunOutput { features: features.next(), scores: scores.next(), backbone, lift, segment };
+        Ok(images.iter().map(output).collect())
     }
 
     fn check(&self, key: &RunKey, images: &[RgbImage]) -> Result<(), RuntimeError> {
-        let RunKey { height, width, tap, .. } = *key;
+        let RunKey { height, width, .. } = *key;
         let manifest = &self.model.manifest;
+        let model = || manifest.name.clone();
         let patch = manifest.architecture.patch.max(1);
         let is_other = manifest.backbone.baked_size.is_some_and(|baked| baked != [height, width]);
         if height == 0 || width == 0 || !height.is_multiple_of(patch) || !width.is_multiple_of(patch) || is_other {
             return Err(self.unsupported_size(key));
         }
-        if !manifest.backbone.facets.contains(&tap.facet) || !manifest.backbone.layers.contains(&tap.layer) {
-            return Err(RuntimeError::UnsupportedTap { model: manifest.name.clone(), tap });
+        if key.features.is_none() && !key.segment {
+            return Err(RuntimeError::NothingAsked { model: model() });
         }
-        if key.lift_passes > 0 && manifest.lift.as_ref().is_none_or(|lift| lift.tap != tap) {
-            return Err(RuntimeError::NoHead { model: manifest.name.clone(), tap });
+        if let Some(tap) = key.features.as_ref().map(|features| features.tap) {
+            if !manifest.backbone.offers(tap) {
+                return Err(RuntimeError::UnsupportedTap { model: model(), tap });
+            }
+            if key.feature_passes() > 0 && manifest.lift.as_ref().is_none_or(|lift| lift.tap != tap) {
+                return Err(RuntimeError::NoHead { model: model(), tap });
+            }
+        }
+        if key.segment && manifest.segmenter.is_none() {
+            return Err(RuntimeError::NoSegmenter { model: model() });
         }
         match images.iter().find(|image| (image.height(), image.width()) != (height, width)) {
             Some(image) => {
@@ -114,94 +118,101 @@ impl ModelRunner {
         }
     }
 
-    fn run_backbone(&mut self, key: &RunKey, images: &[RgbImage]) -> Result<Vec<DynValue>, RuntimeError> {
+    fn run_backbone(&mut self, key: &RunKey, images: &[RgbImage]) -> Result<Values, RuntimeError> {
         let grid = self.grid(key);
         let position = self.model.position(grid).map_err(|source| self.failed(source))?;
         let mut stacked = mem::take(&mut self.stacked);
         let pixels = stack(images, &mut stacked);
-        let session = self.session(self.backbone_view(key))?;
+        let view = View::backbone(key, &self.model.manifest);
+        let names = view.outputs();
+        let session = self.session(&view)?;
         let result = run_backbone(session, key, images.len(), pixels, position.as_deref().map(Vec::as_slice), grid);
         self.stacked = stacked;
-        result.map_err(|source| self.failed(source))
+        result.map(|outputs| Values::new(names, outputs)).map_err(|source| self.failed(source))
     }
 
-    fn run_lift(&mut self, mut map: DynValue, mut pixels: DynValue, n_passes: u32) -> Result<DynValue, RuntimeError> {
+    /// The map after each LiFT pass; none when no pass is needed.
+    fn run_lift(&mut self, key: &RunKey, made: &Values) -> Result<Vec<DynValue>, RuntimeError> {
+        let manifest = &self.model.manifest;
+        let n_passes = key.lift_passes(manifest);
+        let Some(tap) = manifest.lift.as_ref().map(|lift| lift.tap) else { return Ok(Vec::new()) };
+        let (mut maps, mut doubled): (Vec<DynValue>, Option<DynValue>) = (Vec::new(), None);
         for pass in 1..=n_passes {
-            let session = self.session(View::Lift { is_last: pass == n_passes })?;
-            let inputs = vec![(io_names::FEATURES, (&map).into()), (io_names::PIXELS, (&pixels).into())];
+            let missing = || self.failed("the backbone left nothing for the LiFT head");
+            let map = maps.last().or_else(|| made.find(&io_names::patches(tap))).ok_or_else(missing)?;
+            let pixels = doubled.as_ref().or_else(|| made.find(io_names::PIXELS)).ok_or_else(missing)?;
+            let inputs = vec![(io_names::FEATURES, map.into()), (io_names::PIXELS, pixels.into())];
+            let session = self.session(&View::Lift { is_last: pass == n_passes })?;
             let mut outputs = session.run(inputs).map_err(|source| self.failed(source))?.into_iter();
-            map = outputs.next().ok_or_else(|| self.failed("the head has no output"))?;
-            if let Some(doubled) = outputs.next() {
-                pixels = doubled;
-            }
+            maps.push(outputs.next().ok_or_else(|| self.failed("the LiFT head has no output"))?);
+            doubled = outputs.next();
         }
-        Ok(map)
+        Ok(maps)
     }
 
-    /// Cuts the outputs of a batch into those of its images.
-    fn collect(
+    /// Scores of each image, when asked for, from what the backbone left or from the map after one LiFT pass.
+    fn run_segmenter(
+        &mut self,
+        key: &RunKey,
+        n_images: usize,
+        (made, lifted): (&Values, Option<&DynValue>),
+    ) -> Result<Vec<FeatureMap>, RuntimeError> {
+        let model = Arc::clone(&self.model);
+        let Some(segmenter) = key.segmenter(&model.manifest) else { return Ok(Vec::new()) };
+        let names: Vec<String> = (0..segmenter.taps.len()).map(io_names::map).collect();
+        let mut inputs = Vec::with_capacity(names.len());
+        for (name, tap) in names.iter().zip(&segmenter.taps) {
+            let map = match segmenter.input {
+                SegmentInput::Backbone => made.find(&io_names::patches(*tap)),
+                SegmentInput::Lift => lifted,
+            };
+            let map = map.ok_or_else(|| self.failed("nothing was left for the segmentation head"))?;
+            inputs.push((name.as_str(), map.into()));
+        }
+        let outputs = self.session(&View::Segment)?.run(inputs).map_err(|source| self.failed(source))?;
+        let scores = outputs.into_iter().next().zip(model.manifest.scores_shape([key.height, key.width]));
+        let (scores, shape) = scores.ok_or_else(|| self.failed("the segmentation head has no output"))?;
+        Cut { manifest: &model.manifest, n_images }.maps((io_names::PROBABILITIES, scores), shape)
+    }
+
+    /// Features of each image, when asked for.
+    fn collect_features(
         &self,
         key: &RunKey,
         n_images: usize,
-        map: (String, DynValue),
-        tokens: Vec<(String, DynValue)>,
-        [backbone, lift]: [Duration; 2],
-    ) -> Result<Vec<RunOutput>, RuntimeError> {
-        let arch = &self.model.manifest.architecture;
-        let [rows, cols] = self.grid(key).map(|cells| cells << key.lift_passes);
-        let channels = arch.width as usize;
-        let name = map.0.clone();
-        let maps = self.split(map, &[n_images, rows, cols, channels])?;
-
-        let mut tokens = tokens.into_iter();
-        let mut next = |is_wanted: bool, shape: &[usize]| match is_wanted.then(|| tokens.next()).flatten() {
-            Some(output) => Ok(self.split(output, shape)?.into_iter().map(Some).collect()),
-            None => Ok(vec![None; n_images]),
+        made: &mut Values,
+        lifted: &mut Vec<DynValue>,
+    ) -> Result<Vec<Features>, RuntimeError> {
+        let Some(features) = &key.features else { return Ok(Vec::new()) };
+        let (name, map) = match features.lift_passes {
+            0 => (io_names::patches(features.tap), made.take(&io_names::patches(features.tap))),
+            _ => (io_names::UPSAMPLED.to_owned(), lifted.pop()),
         };
-        let cls: Vec<_> = next(key.cls, &[n_images, channels])?;
-        let registers = next(key.registers, &[n_images, arch.registers as usize, channels])?;
-
-        let malformed = || RuntimeError::NotFinite { model: self.model.manifest.name.clone(), output: name.clone() };
-        let assemble = |((view, cls), registers): ((F32View, _), _)| {
-            if !is_finite(&view) {
-                return Err(malformed());
-            }
-            let map = FeatureMap::new(rows, cols, channels, view).ok_or_else(malformed)?;
-            Ok(RunOutput { map, cls, registers, backbone, lift })
-        };
-        maps.into_iter().zip(cls).zip(registers).map(assemble).collect()
-    }
-
-    fn split(&self, (output, value): (String, DynValue), shape: &[usize]) -> Result<Vec<F32View>, RuntimeError> {
-        let expected: Vec<i64> = shape.iter().map(|&axis| i64::try_from(axis).unwrap_or(i64::MAX)).collect();
-        let model = &self.model.manifest.name;
-        split(value, &expected).map_err(|shape| RuntimeError::Output { model: model.clone(), output, shape, expected })
+        let map = map.ok_or_else(|| self.failed("the graph has no output"))?;
+        Cut { manifest: &self.model.manifest, n_images }.features(key, features, (&name, map), made)
     }
 
     /// The session of a view, created when it is not there.
-    fn session(&mut self, view: View) -> Result<&mut ViewSession, RuntimeError> {
-        if self.sessions.find(&view).is_none() {
+    fn session(&mut self, view: &View) -> Result<&mut ViewSession, RuntimeError> {
+        if self.sessions.find(view).is_none() {
             // Before, so that the memory of the old one is free for the new one.
             self.sessions.make_room();
             let graph = match view {
                 View::Backbone { .. } => Some(&self.model.backbone),
                 View::Lift { .. } => self.model.lift.as_ref(),
+                View::Segment => self.model.segmenter.as_ref(),
             };
             let graph = graph.ok_or_else(|| self.failed("the model has no head"))?;
             let started = Instant::now();
             let session = ViewSession::create(graph, view.outputs(), &self.model.sessions)?;
             let (model, elapsed) = (&self.model.manifest.name, started.elapsed());
             tracing::info!(%model, providers = ?session.providers, ?view, ?elapsed, "{model} has a session on {:?}", session.providers);
-            self.sessions.insert(view, session);
+            self.sessions.insert(view.clone(), session);
         }
-        self.sessions.find(&view).ok_or_else(|| RuntimeError::Run {
+        self.sessions.find(view).ok_or_else(|| RuntimeError::Run {
             model: self.model.manifest.name.clone(),
             source: "the session is not there".into(),
         })
-    }
-
-    fn backbone_view(&self, key: &RunKey) -> View {
-        View::backbone(key, self.model.manifest.architecture.registers > 0)
     }
 
     /// Rows and columns of the patch grid.
@@ -244,12 +255,6 @@ fn stack<'a>(images: &'a [RgbImage], stacked: &'a mut Vec<u8>) -> &'a [u8] {
     stacked.clear();
     images.iter().for_each(|image| stacked.extend_from_slice(image.data()));
     stacked
-}
-
-/// Whether no value is NaN or infinite. Compares exponents as integers, which the compiler turns into vector code.
-fn is_finite(values: &[f32]) -> bool {
-    let largest = values.iter().fold(0, |largest, value| (value.to_bits() & 0x7fff_ffff).max(largest));
-    largest < f32::INFINITY.to_bits()
 }
 
 #[cfg(test)]

@@ -98,10 +98,9 @@ impl Backbone {
     }
 
     fn run(&mut self, image: &RgbImage, lift_passes: u32) -> anyhow::Result<FeatureMap> {
-        let (height, width) = (image.height(), image.width());
-        let key = RunKey { height, width, tap: self.tap, lift_passes, cls: false, registers: false };
+        let key = RunKey::features([image.height(), image.width()], self.tap, lift_passes);
         let outputs = self.runner.run(&key, std::slice::from_ref(image))?;
-        let output = outputs.into_iter().next().context("the backbone gave no output")?;
-        Ok(output.map)
+        let features = outputs.into_iter().next().and_then(|output| output.features);
+        Ok(features.context("the backbone gave no output")?.map)
     }
 }

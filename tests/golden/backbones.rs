@@ -6,12 +6,12 @@ use std::path::Path;
 use densevit::{
     import::{ImportError, ImportOptions, Imported, import},
     manifest::{Facet, FfnKind, PositionVariant, Tap},
-    runtime::{ModelRunner, RunKey, RunOutput},
+    runtime::{FeatureKey, Features, ModelRunner, RunKey},
     tensor::RgbImage,
 };
 use safetensors::SafeTensors;
 
-use crate::support::{Tensor, fixture, runner, tensors};
+use crate::support::{Tensor, features, fixture, runner, tensors};
 
 /// Channels of the tiny models.
 const C: usize = 64;
@@ -67,9 +67,10 @@ fn golden_image(name: &str, size: &str) -> RgbImage {
     RgbImage::new(side(0), side(1), view.data().to_vec()).unwrap()
 }
 
-fn run(runner: &mut ModelRunner, image: &RgbImage, tap: Tap, registers: bool) -> RunOutput {
-    let key = RunKey { height: image.height(), width: image.width(), tap, lift_passes: 0, cls: true, registers };
-    runner.run(&key, std::slice::from_ref(image)).unwrap().remove(0)
+fn run(runner: &mut ModelRunner, image: &RgbImage, tap: Tap, registers: bool) -> Features {
+    let key = FeatureKey { tap, lift_passes: 0, cls: true, registers };
+    let key = RunKey { height: image.height(), width: image.width(), features: Some(key), segment: false };
+    features(runner.run(&key, std::slice::from_ref(image)).unwrap().remove(0))
 }
 
 #[test]
@@ -131,9 +132,8 @@ fn a_head_is_fitted_to_a_patch_size_that_is_not_its_own() {
     let lift = imported.entry.manifest.lift.clone().unwrap();
     assert_eq!((lift.tap, lift.guidance), (Tap { facet: Facet::Key, layer: 1 }, 16));
     let image = golden_image("dinov2_s14", "other");
-    let key =
-        RunKey { height: image.height(), width: image.width(), tap: lift.tap, lift_passes: 2, cls: false, registers: false };
-    let output = runner(&imported.entry).run(&key, &[image]).unwrap().remove(0);
+    let key = RunKey::features([image.height(), image.width()], lift.tap, 2);
+    let output = features(runner(&imported.entry).run(&key, &[image]).unwrap().remove(0));
     assert_eq!((output.map.rows(), output.map.cols(), output.map.channels()), (12, 20, C));
 }
 
@@ -197,7 +197,7 @@ fn a_head_is_refused_on_a_backbone_or_activation_that_is_not_its_own() {
     std::fs::write(&path, text).unwrap();
     let mut runner = runner(&entry);
     let tap = Tap { facet: Facet::Token, layer: 1 };
-    let key = RunKey { height: 32, width: 32, tap, lift_passes: 1, cls: false, registers: false };
+    let key = RunKey::features([32; 2], tap, 1);
     assert!(runner.run(&key, &[RgbImage::new(32, 32, vec![0; 3072]).unwrap()]).is_err());
 }
 

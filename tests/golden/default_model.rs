@@ -5,11 +5,11 @@ use std::path::{Path, PathBuf};
 use densevit::{
     import::{ImportOptions, Preset, import},
     manifest::{Facet, ModelEntry, Precision, Tap, load_dir},
-    runtime::{ModelRunner, RunKey},
+    runtime::{FeatureKey, ModelRunner, RunKey},
     tensor::RgbImage,
 };
 
-use crate::support::{Tensor, image, runner, tensors};
+use crate::support::{Tensor, features, image, runner, tensors};
 
 fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
@@ -22,8 +22,8 @@ fn default_model() -> ModelEntry {
 
 fn run(runner: &mut ModelRunner, facet: Facet, image: &RgbImage) -> Vec<f32> {
     let tap = Tap { facet, layer: 11 };
-    let key = RunKey { height: image.height(), width: image.width(), tap, lift_passes: 0, cls: false, registers: false };
-    runner.run(&key, std::slice::from_ref(image)).unwrap().remove(0).map.data().to_vec()
+    let key = RunKey::features([image.height(), image.width()], tap, 0);
+    features(runner.run(&key, std::slice::from_ref(image)).unwrap().remove(0)).map.data().to_vec()
 }
 
 const FACETS: [(Facet, &str); 2] = [(Facet::Key, "key"), (Facet::NormToken, "x_norm_patchtokens")];
@@ -62,9 +62,10 @@ fn an_image_gives_the_same_features_alone_and_in_a_batch() {
     let first = image("dinov2_vits14/astronaut_224x224.png");
     let second = RgbImage::new(224, 224, first.data().iter().rev().copied().collect()).unwrap();
     let tap = Tap { facet: Facet::Key, layer: 11 };
-    let key = RunKey { height: 224, width: 224, tap, lift_passes: 0, cls: true, registers: false };
-    let both = runner.run(&key, &[second, first.clone()]).unwrap();
-    let alone = runner.run(&key, &[first]).unwrap().remove(0);
+    let key = FeatureKey { tap, lift_passes: 0, cls: true, registers: false };
+    let key = RunKey { height: 224, width: 224, features: Some(key), segment: false };
+    let both: Vec<_> = runner.run(&key, &[second, first.clone()]).unwrap().into_iter().map(features).collect();
+    let alone = features(runner.run(&key, &[first]).unwrap().remove(0));
     let tensor = Tensor { shape: vec![16, 16, 384], values: alone.map.data().to_vec() };
     tensor.assert_close(both[1].map.data(), "in a batch");
     Tensor { shape: vec![384], values: alone.cls.unwrap().to_vec() }
@@ -106,13 +107,6 @@ fn a_graph_baked_for_one_size_stands_alone() {
     let mut runner = runner(&entry);
     let got = run(&mut runner, Facet::Key, &image("dinov2_vits14/chelsea_238x322.png"));
     golden["key"].channels_last().assert_close(&got, "baked");
-    let other = RunKey {
-        height: 224,
-        width: 224,
-        tap: Tap { facet: Facet::Key, layer: 11 },
-        lift_passes: 0,
-        cls: false,
-        registers: false,
-    };
+    let other = RunKey::features([224; 2], Tap { facet: Facet::Key, layer: 11 }, 0);
     assert!(runner.run(&other, &[image("dinov2_vits14/astronaut_224x224.png")]).is_err(), "another size is refused");
 }

@@ -7,5 +7,6 @@ mod backbones;
 mod default_model;
 mod lift;
 mod pytorch_files;
+mod segmenters;
 mod segvit;
 mod support;

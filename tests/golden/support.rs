@@ -5,7 +5,7 @@ use std::{collections::HashMap, fs, path::PathBuf};
 use densevit::{
     engine::GRAPH_TOOLS,
     manifest::ModelEntry,
-    runtime::{Library, ModelRunner, RuntimeConfig, RuntimeModel},
+    runtime::{Features, Library, ModelRunner, RunOutput, RuntimeConfig, RuntimeModel},
     tensor::RgbImage,
 };
 use safetensors::SafeTensors;
@@ -82,4 +82,9 @@ pub fn library() -> Library {
 pub fn runner(entry: &ModelEntry) -> ModelRunner {
     let config = RuntimeConfig::default();
     ModelRunner::new(&RuntimeModel::open(&entry.dir, &entry.manifest, &config, &library(), GRAPH_TOOLS).unwrap())
+}
+
+/// The features of a run that was asked for some.
+pub fn features(output: RunOutput) -> Features {
+    output.features.expect("the run gives what it is asked for")
 }

@@ -5,6 +5,7 @@
 //! [`manifest::io_names`](crate::manifest::io_names). Called by `import`, and later by the trainer.
 
 mod constants;
+pub mod cost;
 mod decoder;
 mod lift;
 pub mod position;

@@ -1,5 +1,5 @@
-"""Which of several exact forms of an operator is fastest in ONNX Runtime on this machine: attention, and the 2x2 transposed
-convolution of LiFT. Forms take turns inside a round, so that a busy machine slows all; medians of milliseconds on one thread.
+"""Which of several exact forms of an operator is fastest in ONNX Runtime on this machine: attention, the 2x2 transposed convolution
+of LiFT, and masks and scores of segmentation heads. Forms take turns inside a round, so that a busy machine slows all; medians of milliseconds on one thread.
 
     python -m venv /tmp/venv && /tmp/venv/bin/pip install onnx==1.23.2 onnxruntime==1.31.1 numpy==2.4.6
     /tmp/venv/bin/python benches/graph_forms.py
@@ -24,9 +24,9 @@ def const(name, values, dtype):
     return numpy_helper.from_array(np.asarray(values, dtype), name)
 
 
-def session(nodes, inputs, constants, opset=23):
+def session(nodes, inputs, constants, opset=23, outputs=("y",)):
     graph = h.make_graph(nodes, "g", [h.make_tensor_value_info(name, T.FLOAT, shape) for name, shape in inputs],
-                         [h.make_tensor_value_info("y", T.FLOAT, None)], constants)
+                         [h.make_tensor_value_info(name, T.FLOAT, None) for name in outputs], constants)
     model = h.make_model(graph, opset_imports=[h.make_opsetid("", opset), h.make_opsetid("com.microsoft", 1)], ir_version=10)
     options = ort.SessionOptions()
     options.intra_op_num_threads = 1
@@ -84,6 +84,46 @@ def upsampling_forms(side):
     }, {"x": RNG.standard_normal((1, side, side, n_in)).astype(np.float32)}
 
 
+def mask_forms(n_queries, n_cells, width, heads):
+    """Cross-attention that also leaves its scaled scores, the mean over the heads, as masks `m`."""
+    inputs = [("q", [1, n_queries, width]), ("k", [1, n_cells, width]), ("v", [1, n_cells, width])]
+    scale = (width // heads) ** -0.5
+    fused = [h.make_node("MultiHeadAttention", ["q", "k", "v"], ["y"], domain="com.microsoft", num_heads=heads),
+             h.make_node("Mul", ["q", "mean"], ["qm"]), h.make_node("Transpose", ["k"], ["kt"], perm=[0, 2, 1]), h.make_node("MatMul", ["qm", "kt"], ["m"])]
+    split = [node for name in "qkv" for node in (
+        h.make_node("Reshape", [name, "split"], [f"{name}s"]),
+        h.make_node("Transpose", [f"{name}s"], [f"{name}h"], perm=[0, 2, 3, 1] if name == "k" else [0, 2, 1, 3]))]
+    plain = split + [
+        h.make_node("MatMul", ["qh", "kh"], ["s"]), h.make_node("Mul", ["s", "scale"], ["a"]), h.make_node("ReduceMean", ["a", "axes"], ["m"], keepdims=0),
+        h.make_node("Softmax", ["a"], ["p"], axis=-1), h.make_node("MatMul", ["p", "vh"], ["o"]),
+        h.make_node("Transpose", ["o"], ["ot"], perm=[0, 2, 1, 3]), h.make_node("Reshape", ["ot", "merge"], ["y"])]
+    shapes = [const("split", [0, 0, heads, width // heads], np.int64), const("merge", [0, 0, width], np.int64), const("axes", [1], np.int64)]
+    return {
+        "MultiHeadAttention, one product": session(fused, inputs, [const("mean", scale / heads, np.float32)], outputs=("m", "y")),
+        "products, scores read twice": session(plain, inputs, shapes + [const("scale", scale, np.float32)], outputs=("m", "y")),
+    }, {name: RNG.standard_normal(shape).astype(np.float32) for name, shape in inputs}
+
+
+def score_forms(n_classes, side, upscale):
+    """Masks and class shares to scores with channels last: resize, sigmoid, sum over the queries."""
+    inputs = [("m", [1, n_classes, side, side]), ("s", [1, n_classes, n_classes])]
+    linear = dict(mode="linear", coordinate_transformation_mode="half_pixel")
+    resized = [h.make_node("Resize", ["m", "", "first"], ["up"], **linear), h.make_node("Sigmoid", ["up"], ["c"]), h.make_node("Reshape", ["c", "flat"], ["f"])]
+    last = [h.make_node("Transpose", ["m"], ["ml"], perm=[0, 2, 3, 1]), h.make_node("Resize", ["ml", "", "last"], ["up"], **linear),
+            h.make_node("Sigmoid", ["up"], ["c"]), h.make_node("Reshape", ["c", "rows"], ["f"]), h.make_node("MatMul", ["f", "s"], ["p"]), h.make_node("Reshape", ["p", "map"], ["y"])]
+    before = resized + [h.make_node("Transpose", ["f"], ["t"], perm=[0, 2, 1]), h.make_node("MatMul", ["t", "s"], ["p"]), h.make_node("Reshape", ["p", "map"], ["y"])]
+    after = resized + [h.make_node("Transpose", ["s"], ["st"], perm=[0, 2, 1]), h.make_node("MatMul", ["st", "f"], ["p"]),
+                       h.make_node("Transpose", ["p"], ["t"], perm=[0, 2, 1]), h.make_node("Reshape", ["t", "map"], ["y"])]
+    constants = [const("first", [1, 1, upscale, upscale], np.float32), const("last", [1, upscale, upscale, 1], np.float32), const("flat", [0, 0, -1], np.int64),
+                 const("rows", [0, -1, n_classes], np.int64), const("map", [0, upscale * side, upscale * side, n_classes], np.int64)]
+    feed = {"m": 3 * RNG.standard_normal(inputs[0][1]).astype(np.float32), "s": RNG.random(inputs[1][1]).astype(np.float32)}
+    return {
+        "transposed after the sum": session(after, inputs, constants),
+        "transposed before the sum": session(before, inputs, constants),
+        "channels last throughout": session(last, inputs, constants),
+    }, feed
+
+
 def compare(title, forms, feed, rounds=30):
     results = {name: form.run(None, feed)[0] for name, form in forms.items()}
     first = next(iter(results.values()))
@@ -105,4 +145,8 @@ for tokens in (257, 1025):
     compare(f"attention with its projections, {tokens} tokens, D = {D}", *attention_forms(tokens))
 for side in (16, 32):
     compare(f"2x2 transposed convolution, {D + 32} -> {(D + 32) // 2}, {side} x {side}", *upsampling_forms(side))
+for n_queries, n_cells, width, heads in ((11, 768, 192, 6), (150, 1600, 512, 16)):
+    compare(f"cross-attention with masks, {n_queries} queries, {n_cells} cells, D = {width}", *mask_forms(n_queries, n_cells, width, heads))
+for n_classes in (11, 150):
+    compare(f"scores, {n_classes} classes, 32 x 32 to 128 x 128", *score_forms(n_classes, 32, 4))
 sys.exit(0)

@@ -179,3 +179,47 @@ impl SegmenterFile {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+
+    use super::*;
+    use crate::manifest::Facet;
+
+    const SECTION: &str = r#"
+file = "segment.onnx"
+sha256 = ""
+form = "FORM"
+input = "backbone"
+taps = [{ facet = "token", layer = 7 }, { facet = "token", layer = 11 }]
+upscale = 4
+backbone_sha256 = ""
+opset = 20
+precision = "fp32"
+parameters = 1
+license = "MIT"
+source = "head.pth"
+classes = [{ name = "sky", color = [0, 128, 255] }]
+"#;
+
+    #[test]
+    fn what_a_head_need_not_say_may_be_missing_and_what_nobody_knows_is_refused() {
+        let section: SegmenterFile = toml::from_str(&SECTION.replace("FORM", "segvit")).unwrap();
+        assert_eq!((section.size, section.lift_sha256.as_ref(), section.scores), (None, None, SegmentScores::default()));
+        assert_eq!(toml::from_str::<SegmenterFile>(&toml::to_string(&section).unwrap()).unwrap(), section);
+        for unknown in ["bogus = 1\n", "[scores]\nbogus = 1\n"] {
+            let error = toml::from_str::<SegmenterFile>(&format!("{}{unknown}", SECTION.replace("FORM", "segvit"))).unwrap_err();
+            assert!(error.to_string().contains("unknown field `bogus`"), "{error}");
+        }
+        assert!(toml::from_str::<SegmenterFile>(&SECTION.replace("FORM", "unet")).is_err());
+    }
+
+    #[test]
+    fn scores_have_the_grid_of_the_last_tap_but_of_the_first_in_the_shrunk_form() {
+        for (form, layer) in [(SegmentForm::Segvit, 11), (SegmentForm::Shrunk, 7)] {
+            let section: SegmenterFile = toml::from_str(&SECTION.replace("FORM", form.name())).unwrap();
+            assert_eq!(section.grid_tap(), Some(Tap { facet: Facet::Token, layer }));
+        }
+    }
+}

@@ -72,3 +72,49 @@ fn what_is_said_of_a_head_needs_a_head() {
     let error = run(&["head", &missing, &fixture("lift/lift_c64_p16.safetensors"), "--lift-tap", "key:1"]).expect_failure();
     assert!(error.contains("cannot use the model in"), "{error}");
 }
+
+#[test]
+fn a_segmentation_head_comes_with_its_backbone_or_later_and_keeps_the_other_head() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().to_str().unwrap();
+    let (lift, linear) = (fixture("lift/lift_c64_p16.safetensors"), fixture("segvit/linear.safetensors"));
+    let import = |name: &str, weights: &str, more: &[&str]| {
+        run(&[&["import", &fixture(weights), "--name", name, "--out", out], more].concat())
+    };
+    let shrunk = ["--segment", &fixture("segvit/shrunk.safetensors"), "--query-downsample", "1"];
+    let text = import("halved", "backbones/dinov2_s14_reg4.safetensors", &shrunk).expect_success().stdout;
+    assert!(
+        text.contains("segment.onnx") && text.contains("(shrunk, 42310 parameters, 5 classes, takes token of block 0, token"),
+        "{text}"
+    );
+
+    import("dino", "backbones/dino_s16.safetensors", &["--lift", &lift]).expect_success();
+    let model = folder.path().join("dino/1").display().to_string();
+    let text = run(&["head", &model, &linear]).expect_success().stdout;
+    assert!(text.contains("lift.onnx") && text.contains("takes key of block 1 after LiFT"), "both heads are named: {text}");
+    let text = run(&["head", &model, &lift]).expect_success().stdout;
+    assert!(text.contains("segment.onnx"), "the segmentation head stays: {text}");
+    let segvit = [&fixture("segvit/segvit_s2.safetensors"), "--segment-taps", "token:1,token:0", "--segment-heads", "2"];
+    let text = run(&[["head", &model].as_slice(), &segvit].concat()).expect_success().stdout;
+    assert!(text.contains("(segvit, 28726 parameters, 5 classes, takes token of block 1, token of block 0)"), "{text}");
+}
+
+#[test]
+fn what_is_said_of_the_wrong_kind_of_head_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = folder.path().display().to_string();
+    let (lift, linear) = (fixture("lift/lift_c64_p16.safetensors"), fixture("segvit/linear.safetensors"));
+    for (file, flags, words) in
+        [(&lift, ["--segment-heads", "2"], "is a LiFT head"), (&linear, ["--lift-license", "MIT"], "is a segmentation head")]
+    {
+        let error = run(&[["head", &model, file].as_slice(), &flags].concat()).expect_failure();
+        assert!(error.contains(words), "{error}");
+    }
+    let error = run(&["head", &model, &fixture("backbones/dino_s16.safetensors")]).expect_failure();
+    assert!(error.contains("cannot use the weights in"), "{error}");
+    let weights = fixture("backbones/dino_s16.safetensors");
+    for flags in [["--segment-taps", "token:1"], ["--segment-heads", "2"], ["--segment-license", "MIT"]] {
+        let error = run(&[&["import", &weights, "--name", "x"], flags.as_slice()].concat()).expect_failure();
+        assert!(error.contains("--segment <FILE>"), "{error}");
+    }
+}

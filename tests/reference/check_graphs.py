@@ -1,5 +1,5 @@
 """Checks every graph that the importer writes with ONNX's own checker and shape inference: the default model and each fixture, in
-both precisions, with the LiFT head, and baked for one size. Not part of `make test`; run after a change of `src/onnx` or `src/graph`:
+both precisions, with the LiFT head, baked for one size, and with each form of segmentation head. Not part of `make test`; run after a change of `src/onnx` or `src/graph`:
 
     cargo build --release && python tests/reference/check_graphs.py      (onnx==1.23.2)
 """
@@ -16,6 +16,16 @@ HEAD = "tests/fixtures/lift/lift_c64_p16.safetensors"
 SOURCES = sorted(path for path in FIXTURES.glob("*.safetensors") if "golden" not in path.name)
 SOURCES += sorted(FIXTURES.glob("*/model.safetensors")) + sorted(FIXTURES.glob("*/model.safetensors.index.json"))
 VARIANTS = {"fp32": [], "fp16": ["--precision", "fp16"], "lift": ["--lift", HEAD], "baked": ["--bake", "112x112"]}
+SEGVIT = "tests/fixtures/segvit"
+SEGMENTERS = {
+    "segvit": ["--segment", f"{SEGVIT}/segvit_s2.safetensors", "--segment-taps", "token:1,token:0", "--segment-heads", "2"],
+    # Masks of a grid of half the size join those of the full one.
+    "segvit halved": ["--segment", f"{SEGVIT}/segvit_s3.safetensors", "--segment-taps", "token:1,query:1,token:0", "--segment-heads", "2",
+                      "--query-downsample", "1"],
+    "shrunk": ["--segment", f"{SEGVIT}/shrunk.safetensors", "--segment-any-backbone", "--query-downsample", "1"],
+    "linear": ["--lift", HEAD, "--segment", f"{SEGVIT}/linear.safetensors", "--segment-any-backbone"],
+}
+VARIANTS |= SEGMENTERS | {f"{name} fp16": [*flags, "--precision", "fp16"] for name, flags in SEGMENTERS.items()}
 
 
 def check(folder: Path, what: str) -> int:

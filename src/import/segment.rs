@@ -28,7 +28,7 @@ pub struct SegmentCard {
     pub input: SegmentInput,
     /// What it was trained on, in the order in which it reads it.
     pub taps: Vec<Tap>,
-    /// Attention heads of its decoder; a linear head has none.
+    /// Attention heads of its decoder; none or 0 in a linear head.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub heads: Option<u32>,
     /// Classes, in the order of its outputs.
@@ -99,7 +99,7 @@ impl<'a> Segmenter<'a> {
 }
 
 fn agreed_heads(options: &SegmentOptions, card: Option<&SegmentCard>) -> Result<Option<u32>, ImportError> {
-    let said = card.and_then(|card| card.heads);
+    let said = card.and_then(|card| card.heads).filter(|heads| *heads > 0);
     match (options.heads, said) {
         (Some(asked), Some(said)) if asked != said => Err(ImportError::Option {
             option: "--segment-heads",

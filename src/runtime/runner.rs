@@ -21,7 +21,7 @@ use super::{
     view::{Features, RunKey, RunOutput, View},
 };
 use crate::{
-    manifest::{SegmentInput, io_names},
+    manifest::{SegmentInput, Tap, io_names},
     tensor::{FeatureMap, RgbImage},
 };
 
@@ -72,7 +72,7 @@ impl ModelRunner {
             return Ok(Vec::new());
         }
         let started = Instant::now();
-        let mut made = self.run_backbone(key, images)?;
+        let mut made = self.run_backbone(key, &View::backbone(key, &self.model.manifest), images)?;
         let backbone = started.elapsed();
         let started = Instant::now();
         let mut lifted = self.run_lift(key, &made)?;
@@ -85,6 +85,22 @@ impl ModelRunner {
         let mut scores = scores.into_iter();
         let output = |_image| RunOutput { features: features.next(), scores: scores.next(), backbone, lift, segment };
         Ok(images.iter().map(output).collect())
+    }
+
+    /// Maps of several activations, each named once, by one run of the backbone: for each activation those of all images. For training;
+    /// the service asks for features and scores.
+    ///
+    /// # Errors
+    /// Those of [`ModelRunner::run`].
+    pub fn run_taps(&mut self, taps: &[Tap], images: &[RgbImage]) -> Result<Vec<Vec<FeatureMap>>, RuntimeError> {
+        let (Some(image), Some(first)) = (images.first(), taps.first()) else { return Ok(Vec::new()) };
+        let size = [image.height(), image.width()];
+        taps.iter().try_for_each(|tap| self.check(&RunKey::features(size, *tap, 0), images))?;
+        let view = View::Backbone { outputs: taps.iter().map(|tap| io_names::patches(*tap)).collect() };
+        let mut made = self.run_backbone(&RunKey::features(size, *first, 0), &view, images)?;
+        let maps = |tap: &Tap| self.collect_features(&RunKey::features(size, *tap, 0), images.len(), &mut made, &mut Vec::new());
+        let maps: Vec<_> = taps.iter().map(maps).collect::<Result<_, _>>()?;
+        Ok(maps.into_iter().map(|maps| maps.into_iter().map(|features| features.map).collect()).collect())
     }
 
     fn check(&self, key: &RunKey, images: &[RgbImage]) -> Result<(), RuntimeError> {
@@ -118,14 +134,13 @@ impl ModelRunner {
         }
     }
 
-    fn run_backbone(&mut self, key: &RunKey, images: &[RgbImage]) -> Result<Values, RuntimeError> {
+    fn run_backbone(&mut self, key: &RunKey, view: &View, images: &[RgbImage]) -> Result<Values, RuntimeError> {
         let grid = self.grid(key);
         let position = self.model.position(grid).map_err(|source| self.failed(source))?;
         let mut stacked = mem::take(&mut self.stacked);
         let pixels = stack(images, &mut stacked);
-        let view = View::backbone(key, &self.model.manifest);
         let names = view.outputs();
-        let session = self.session(&view)?;
+        let session = self.session(view)?;
         let result = run_backbone(session, key, images.len(), pixels, position.as_deref().map(Vec::as_slice), grid);
         self.stacked = stacked;
         result.map(|outputs| Values::new(names, outputs)).map_err(|source| self.failed(source))

@@ -89,6 +89,21 @@ fn a_backbone_that_halves_its_grid_computes_what_pytorch_computes() {
 }
 
 #[test]
+fn several_activations_come_from_one_run_with_their_own_grids() {
+    let golden = tensors("segvit/query_downsample.safetensors");
+    let folder = tempfile::tempdir().unwrap();
+    let mut runner = runner(&halved(folder.path(), 1, None));
+    let image = golden_image("dinov2_s14_reg4");
+    let taps = [tokens(&[1])[0], Tap { facet: Facet::Key, layer: 1 }, tokens(&[0])[0]];
+    let maps = runner.run_taps(&taps, &[image.clone(), image]).unwrap();
+    for (tap, maps) in taps.iter().zip(&maps) {
+        let expected = &golden[&format!("block_1.{}.{}", tap.facet, tap.layer)];
+        maps.iter().for_each(|map| expected.assert_close(map.data(), &tap.to_string()));
+        assert_eq!((maps.len(), maps[1].rows()), (2, expected.shape[0]));
+    }
+}
+
+#[test]
 fn a_shrunk_head_and_its_backbone_score_an_image_as_pytorch_does() {
     let folder = tempfile::tempdir().unwrap();
     let entry = halved(folder.path(), 1, Some(SegmentOptions::new(fixture(SHRUNK))));

@@ -32,6 +32,8 @@ pub mod preprocess;
 pub mod arrays;
 pub mod postprocess;
 
+pub mod masks;
+
 pub mod runtime;
 
 pub mod batch;

@@ -64,8 +64,15 @@ impl Geometry {
         self.input
     }
 
+    /// The part of the original that the input shows, in pixels of the original.
+    #[must_use]
+    pub fn used_part(&self) -> Rect {
+        self.used
+    }
+
     /// Pixels of the original per pixel of the input, `[x, y]`.
-    fn scale(&self) -> [f64; 2] {
+    #[must_use]
+    pub fn scale(&self) -> [f64; 2] {
         [self.used.width / f64::from(self.content.1), self.used.height / f64::from(self.content.0)]
     }
 

@@ -1,11 +1,12 @@
 //! Numbers against references made elsewhere: the modules of the authors of LiFT and SegViT, a PyTorch forward of the default weights,
-//! timm and transformers (tests/fixtures/README.md).
+//! timm, transformers and pycocotools (tests/fixtures/README.md).
 
 #![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
 mod backbones;
 mod default_model;
 mod lift;
+mod masks;
 mod pytorch_files;
 mod segmenters;
 mod segvit;

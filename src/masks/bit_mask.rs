@@ -1,0 +1,158 @@
+//! Which pixels belong to a thing, one bit each.
+
+use std::ops::Range;
+
+use crate::masks::MaskError;
+
+/// A mask of one bit a pixel.
+///
+/// # Shapes
+/// - `bits`: `[rows, ceil(cols / 8)]` bytes, row-major. The leftmost pixel of a byte is its most significant bit; what fills up the
+///   last byte of a row is zero. This is what `numpy.packbits(mask, axis=1)` gives, and `numpy.unpackbits(bits, axis=1, count=cols)`
+///   undoes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BitMask {
+    rows: usize,
+    cols: usize,
+    bits: Vec<u8>,
+}
+
+impl BitMask {
+    /// A mask of zeros.
+    ///
+    /// # Errors
+    /// [`MaskError::Empty`]; [`MaskError::TooManyPixels`] above 2^32 - 1, which run lengths cannot count.
+    pub fn new(rows: usize, cols: usize) -> Result<Self, MaskError> {
+        check_size(rows, cols)?;
+        Ok(Self { rows, cols, bits: vec![0; rows * cols.div_ceil(8)] })
+    }
+
+    /// A mask of packed bits; bits behind the last column are cleared.
+    ///
+    /// # Errors
+    /// As [`BitMask::new`]; [`MaskError::Length`].
+    pub fn from_bits(rows: usize, cols: usize, mut bits: Vec<u8>) -> Result<Self, MaskError> {
+        check_size(rows, cols)?;
+        if bits.len() != rows * cols.div_ceil(8) {
+            return Err(MaskError::Length { what: "a packed mask", rows, cols, len: bits.len() });
+        }
+        let n_unused = cols.div_ceil(8) * 8 - cols;
+        for row in bits.chunks_exact_mut(cols.div_ceil(8)) {
+            if let Some(last) = row.last_mut() {
+                *last &= u8::MAX << n_unused;
+            }
+        }
+        Ok(Self { rows, cols, bits })
+    }
+
+    /// Rows, in pixels.
+    #[must_use]
+    pub fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// Columns, in pixels.
+    #[must_use]
+    pub fn cols(&self) -> usize {
+        self.cols
+    }
+
+    /// The bits, `[rows, ceil(cols / 8)]`.
+    #[must_use]
+    pub fn bits(&self) -> &[u8] {
+        &self.bits
+    }
+
+    /// Gives the bits away.
+    #[must_use]
+    pub fn into_bits(self) -> Vec<u8> {
+        self.bits
+    }
+
+    /// Whether a pixel is set; none outside the mask is.
+    #[must_use]
+    pub fn is_set(&self, row: usize, col: usize) -> bool {
+        row < self.rows && col < self.cols && self.row(row)[col / 8] & 0x80 >> (col % 8) != 0
+    }
+
+    /// Pixels that are set.
+    #[must_use]
+    pub fn area_px(&self) -> u64 {
+        self.bits.iter().map(|byte| u64::from(byte.count_ones())).sum()
+    }
+
+    /// The bytes of a row.
+    pub(super) fn row(&self, row: usize) -> &[u8] {
+        let n_bytes = self.cols.div_ceil(8);
+        &self.bits[row * n_bytes..(row + 1) * n_bytes]
+    }
+
+    /// The bytes of a row, to be written; their unused bits stay zero.
+    pub(super) fn row_mut(&mut self, row: usize) -> &mut [u8] {
+        let n_bytes = self.cols.div_ceil(8);
+        &mut self.bits[row * n_bytes..(row + 1) * n_bytes]
+    }
+}
+
+/// Sets the bits of some columns of a row.
+pub(super) fn set_cols(row: &mut [u8], cols: Range<usize>) {
+    if cols.is_empty() {
+        return;
+    }
+    let (first, last) = (cols.start / 8, (cols.end - 1) / 8);
+    let head = u8::MAX >> (cols.start % 8);
+    let tail = u8::MAX << (7 - (cols.end - 1) % 8);
+    if first == last {
+        row[first] |= head & tail;
+        return;
+    }
+    row[first] |= head;
+    row[first + 1..last].fill(u8::MAX);
+    row[last] |= tail;
+}
+
+fn check_size(rows: usize, cols: usize) -> Result<(), MaskError> {
+    if rows == 0 || cols == 0 {
+        return Err(MaskError::Empty { rows, cols });
+    }
+    let fits = rows.checked_mul(cols).is_some_and(|n_pixels| u32::try_from(n_pixels).is_ok());
+    if fits { Ok(()) } else { Err(MaskError::TooManyPixels { rows, cols, max: u64::from(u32::MAX) }) }
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn the_leftmost_pixel_is_the_most_significant_bit() {
+        let mask = BitMask::from_bits(2, 10, vec![0x80, 0x7F, 0x01, 0x80]).unwrap();
+        assert_eq!(mask.bits(), [0x80, 0x40, 0x01, 0x80], "what fills up a row is cleared");
+        let set = [(0, 0), (0, 9), (1, 7), (1, 8)];
+        for (row, col) in (0..2).flat_map(|row| (0..10).map(move |col| (row, col))) {
+            assert_eq!(mask.is_set(row, col), set.contains(&(row, col)));
+        }
+        assert!(!mask.is_set(0, 10) && !mask.is_set(2, 0));
+        assert_eq!(mask.area_px(), 4);
+    }
+
+    #[test]
+    fn sizes_that_do_not_fit_are_refused() {
+        assert!(matches!(BitMask::new(0, 3), Err(MaskError::Empty { .. })));
+        assert!(matches!(BitMask::new(1 << 16, 1 << 16), Err(MaskError::TooManyPixels { .. })));
+        assert!(matches!(BitMask::from_bits(2, 9, vec![0; 3]), Err(MaskError::Length { len: 3, .. })));
+    }
+
+    proptest! {
+        #[test]
+        fn ranges_of_columns_are_set_and_nothing_else(begin in 0usize..70, len in 0usize..70) {
+            let cols = begin..(begin + len).min(70);
+            let mut mask = BitMask::new(1, 70).unwrap();
+            set_cols(mask.row_mut(0), cols.clone());
+            prop_assert!((0..70).all(|col| mask.is_set(0, col) == cols.contains(&col)));
+        }
+    }
+}

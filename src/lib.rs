@@ -1,12 +1,13 @@
 //! # densevit
 //!
-//! Dense Vision-Transformer features as a service. An image comes in over gRPC, a ViT runs in ONNX Runtime, a LiFT head
-//! doubles the resolution of its feature map, and the map goes back as protobuf messages.
+//! Dense Vision-Transformer features and masks as a service. An image comes in over gRPC, a ViT runs in ONNX Runtime, a LiFT head
+//! doubles the resolution of its feature map, or a segmentation head scores its cells, and map or masks go back as protobuf messages.
 //!
 //! ```text
 //! weights ─► graph ─► onnx ─► import ─► models/NAME/VERSION ─► manifest          (once, `densevit import`)
 //!
-//! client ─► grpc ─► engine ─► preprocess ─► batch ─► runtime ─► postprocess ─► grpc ─► client   (`densevit serve`)
+//! client ─► grpc ─► engine ─► preprocess ─► batch ─► runtime ─┬► postprocess ─┬► grpc ─► client   (`densevit serve`)
+//!                                                             └► masks ───────┘
 //! ```
 //!
 //! Imports point one way: a module may use only modules that stand above it in the list below. `tests/layering.rs` checks it.

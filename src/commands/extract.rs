@@ -1,22 +1,16 @@
 //! `densevit extract`: images in, arrays out.
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-};
+use std::{fs, path::Path};
 
 use anyhow::{Context as _, bail};
 use bytes::Bytes;
 use clap::{Args, ValueEnum};
-use futures_util::{StreamExt as _, stream};
-use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::{
     arrays::{ArrayRef, ElementType, write_npy, write_safetensors},
     commands::{
         features::{DTypeArg, FeatureArgs},
-        inputs::{InputImage, collect},
-        target::TargetArgs,
+        folder::{FolderArgs, Task},
     },
     grpc::client::{Client, Features},
     grpc::pb::v1 as pb,
@@ -43,13 +37,9 @@ impl Format {
 /// Flags of `densevit extract`.
 #[derive(Debug, Args)]
 pub struct ExtractArgs {
-    /// Images, or folders of images.
-    #[arg(required = true, value_name = "IMAGE")]
-    images: Vec<PathBuf>,
-    /// A file (.npy or .safetensors) for a single image, else a folder.
-    #[arg(short, long, value_name = "OUT")]
-    out: PathBuf,
-    /// Format of the files in an output folder.
+    #[command(flatten)]
+    folder: FolderArgs,
+    /// Format of the files in an output folder; a single file has it by its extension.
     #[arg(long, value_enum, default_value = "npy")]
     format: Format,
     #[command(flatten)]
@@ -72,22 +62,6 @@ pub struct ExtractArgs {
     /// Also the register tokens (safetensors only).
     #[arg(long)]
     registers: bool,
-    /// Write again what is there already; without it, images whose output exists are skipped.
-    #[arg(long)]
-    force: bool,
-    /// Images in flight.
-    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=256))]
-    in_flight: u16,
-    #[command(flatten)]
-    target: TargetArgs,
-}
-
-/// One image and where its array goes.
-#[derive(Debug)]
-struct Task {
-    image: PathBuf,
-    out: PathBuf,
-    format: Format,
 }
 
 /// Extracts all images.
@@ -95,41 +69,11 @@ struct Task {
 /// # Errors
 /// When an input or the server cannot be used, and at the end when images failed; what succeeded is kept.
 pub fn run(args: &ExtractArgs) -> anyhow::Result<()> {
-    let tasks = plan(args)?;
-    let n_all = tasks.len();
-    let due: Vec<Task> = tasks.into_iter().filter(|task| args.force || !is_there(&task.out)).collect();
-    let n_skipped = n_all - due.len();
-    if due.is_empty() {
-        println!("nothing to do: {n_skipped} of {n_all} outputs exist (--force writes them again)");
-        return Ok(());
-    }
-    let n_failed = args.target.with_client(async |client| Ok(extract_all(args, &client, &due).await))?;
-    let n_done = due.len() - n_failed;
-    println!("extracted {n_done} image(s) to {}, skipped {n_skipped}, failed {n_failed}", args.out.display());
-    if n_failed > 0 {
-        bail!("{n_failed} of {} images failed", due.len());
-    }
-    Ok(())
-}
-
-fn plan(args: &ExtractArgs) -> anyhow::Result<Vec<Task>> {
-    let images = collect(&args.images)?;
-    let single = Format::from_path(&args.out);
-    if let (Some(format), [InputImage { path, .. }]) = (single, images.as_slice()) {
-        check_format(args, format)?;
-        return Ok(vec![Task { image: path.clone(), out: args.out.clone(), format }]);
-    }
-    if single.is_some() {
-        bail!("{} names one file, but there are {} images: give a folder", args.out.display(), images.len());
-    }
-    check_format(args, args.format)?;
-    let out = |name: &Path| {
-        let mut file = args.out.join(name).into_os_string();
-        file.push(".");
-        file.push(args.format.extension());
-        PathBuf::from(file)
-    };
-    Ok(images.iter().map(|image| Task { image: image.path.clone(), out: out(&image.name), format: args.format }).collect())
+    let single = Format::from_path(&args.folder.out);
+    let format = single.unwrap_or(args.format);
+    let tasks = args.folder.tasks(single.is_some(), format.extension())?;
+    check_format(args, format)?;
+    args.folder.run(tasks, "extracted", async |client, task| extract_one(args, client, task, format).await)
 }
 
 impl Format {
@@ -145,35 +89,10 @@ fn check_format(args: &ExtractArgs, format: Format) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// An output counts as there when it is a file: outputs appear complete or not at all.
-fn is_there(path: &Path) -> bool {
-    fs::metadata(path).is_ok_and(|about| about.is_file())
-}
-
-/// Returns the number of images that failed.
-async fn extract_all(args: &ExtractArgs, client: &Client, tasks: &[Task]) -> usize {
-    let bar = ProgressBar::new(tasks.len() as u64);
-    if let Ok(style) = ProgressStyle::with_template("{bar:30} {pos}/{len} images  {per_sec}  eta {eta}  {msg}") {
-        bar.set_style(style);
-    }
-    let work = tasks.iter().map(|task| async move { (task, extract_one(args, client, task).await) });
-    let mut outcomes = stream::iter(work).buffer_unordered(usize::from(args.in_flight));
-    let mut n_failed = 0;
-    while let Some((task, outcome)) = outcomes.next().await {
-        if let Err(error) = outcome {
-            n_failed += 1;
-            bar.suspend(|| eprintln!("densevit: {}: {error:#}", task.image.display()));
-        }
-        bar.inc(1);
-    }
-    bar.finish_and_clear();
-    n_failed
-}
-
-async fn extract_one(args: &ExtractArgs, client: &Client, task: &Task) -> anyhow::Result<()> {
+async fn extract_one(args: &ExtractArgs, client: &Client, task: &Task, format: Format) -> anyhow::Result<()> {
     let image = tokio::fs::read(&task.image).await.context("reading the image")?;
     let features = client.extract(request(args, image.into())).await?;
-    let (out, format) = (task.out.clone(), task.format);
+    let out = task.out.clone();
     tokio::task::spawn_blocking(move || write(&features, &out, format)).await.context("writing the array")?
 }
 
@@ -194,9 +113,9 @@ fn request(args: &ExtractArgs, image: Bytes) -> pb::ExtractRequest {
         ..args.features.features()
     };
     pb::ExtractRequest {
-        model: Some(args.features.model()),
+        model: Some(args.features.input.model()),
         image: Some(pb::Image { source: Some(pb::image::Source::Encoded(image)) }),
-        preprocess: Some(args.features.preprocess()),
+        preprocess: Some(args.features.input.preprocess()),
         features: Some(features),
     }
 }

@@ -29,21 +29,15 @@ pub enum InterpolationArg {
     Lanczos,
 }
 
-/// Flags shared by `extract` and `view`.
+/// Flags of all commands that ask a model about an image.
 #[derive(Debug, Args)]
-pub struct FeatureArgs {
+pub struct InputArgs {
     /// Model name [default: the server's default model].
     #[arg(long, default_value = "", hide_default_value = true)]
     pub model: String,
     /// Model version [default: the newest].
     #[arg(long, default_value = "", hide_default_value = true)]
     pub model_version: String,
-    /// key, query, value, token or `norm_token` [default: the model's].
-    #[arg(long)]
-    pub facet: Option<Facet>,
-    /// Transformer block, 0-based [default: the model's].
-    #[arg(long)]
-    pub layer: Option<u32>,
     /// Length of the model input's shorter side, in pixels.
     #[arg(long, value_name = "PIXELS", group = "resize")]
     pub short_side: Option<u32>,
@@ -64,7 +58,20 @@ pub struct FeatureArgs {
     pub crop: Option<pb::Box>,
 }
 
-impl FeatureArgs {
+/// Flags shared by `extract` and `view`.
+#[derive(Debug, Args)]
+pub struct FeatureArgs {
+    #[command(flatten)]
+    pub input: InputArgs,
+    /// key, query, value, token or `norm_token` [default: the model's].
+    #[arg(long)]
+    pub facet: Option<Facet>,
+    /// Transformer block, 0-based [default: the model's].
+    #[arg(long)]
+    pub layer: Option<u32>,
+}
+
+impl InputArgs {
     /// The model to ask.
     pub fn model(&self) -> pb::ModelRef {
         pb::ModelRef { name: self.model.clone(), version: self.model_version.clone() }
@@ -87,7 +94,9 @@ impl FeatureArgs {
         };
         pb::Preprocess { resize, interpolation: interpolation as i32, crop: self.crop }
     }
+}
 
+impl FeatureArgs {
     /// Facet and layer; everything else left to the caller.
     pub fn features(&self) -> pb::FeatureOptions {
         let facet = match self.facet {
@@ -108,7 +117,7 @@ pub(super) fn parse_size(text: &str) -> Result<(u32, u32), String> {
     sides.ok_or_else(|| format!("\"{text}\" is no size: expected HEIGHTxWIDTH, e.g. 448x672"))
 }
 
-fn parse_box(text: &str) -> Result<pb::Box, String> {
+pub(super) fn parse_box(text: &str) -> Result<pb::Box, String> {
     let numbers: Result<Vec<f64>, _> = text.split(',').map(|part| part.trim().parse()).collect();
     match numbers.as_deref() {
         Ok(&[x, y, width, height]) => Ok(pb::Box { x, y, width, height }),

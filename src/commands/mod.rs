@@ -2,10 +2,12 @@
 
 mod extract;
 mod features;
+mod folder;
 mod head;
 mod import;
 mod inputs;
 mod models;
+mod segment;
 mod serve;
 mod target;
 mod view;
@@ -33,10 +35,12 @@ enum Command {
     Serve(serve::ServeArgs),
     /// Turn weights (safetensors, ONNX or PyTorch) into a model directory that can be served.
     Import(import::ImportArgs),
-    /// Give an imported model a LiFT head, or another one.
+    /// Give an imported model a LiFT or a segmentation head, or another one.
     Head(head::HeadArgs),
     /// Extract the features of images into .npy or .safetensors files.
     Extract(extract::ExtractArgs),
+    /// Segment images: masks as .png, .json (COCO run lengths or outlines) or .npy files.
+    Segment(segment::SegmentArgs),
     /// Draw the features of an image: photo, principal components of the grid, of its bilinear double, and after LiFT.
     View(view::ViewArgs),
     /// List the models of a server, or of a folder.
@@ -62,6 +66,7 @@ pub fn run() -> anyhow::Result<()> {
         Some(Command::Import(args)) => import::run(args),
         Some(Command::Head(args)) => head::run(args),
         Some(Command::Extract(args)) => extract::run(&args),
+        Some(Command::Segment(args)) => segment::run(&args),
         Some(Command::View(args)) => view::run(&args),
         Some(Command::Models(args)) => models::run(&args),
         None => Ok(Cli::command().print_help()?),

@@ -65,11 +65,11 @@ pub fn run(args: &ViewArgs) -> anyhow::Result<()> {
 }
 
 async fn extract(args: &ViewArgs, client: &Client, file: Bytes) -> anyhow::Result<Maps> {
-    let model = client.model(args.features.model()).await?;
+    let model = client.model(args.features.input.model()).await?;
     let request = |lift_passes| pb::ExtractRequest {
-        model: Some(args.features.model()),
+        model: Some(args.features.input.model()),
         image: Some(pb::Image { source: Some(pb::image::Source::Encoded(file.clone())) }),
-        preprocess: Some(args.features.preprocess()),
+        preprocess: Some(args.features.input.preprocess()),
         features: Some(pb::FeatureOptions { lift_passes: Some(lift_passes), ..args.features.features() }),
     };
     let coarse = client.extract(request(0)).await?;

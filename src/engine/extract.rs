@@ -1,4 +1,4 @@
-//! One image through one model: decode, resize, batch, run, encode.
+//! One image to features: decode, resize, batch, run, encode.
 
 use std::{sync::Arc, time::Duration};
 
@@ -7,24 +7,54 @@ use tokio::time::Instant;
 use crate::{
     batch::{BatchError, Completed, Submit},
     engine::{
-        Engine, InferError, LoadedModel,
-        plan::Plan,
-        request::{Clock, ExtractRequest, Extracted, ImageSource, Timing},
+        Engine, InferError, Limits, LoadedModel,
+        input::Input,
+        plan::{Plan, recipe},
+        request::{Clock, ExtractRequest, Extracted, FeatureRequest, Timing},
         select::Selected,
     },
     manifest::Manifest,
-    postprocess::{EncodeOptions, Encoded, encode},
-    preprocess::{DecodeError, Geometry, decode, plan_size, prepare, probe, raw},
-    runtime::{FeatureKey, RunKey, RunOutput},
-    tensor::{FeatureMap, RgbImage},
+    postprocess::{EncodeOptions, encode},
+    preprocess::Geometry,
+    runtime::{FeatureKey, Features, RunKey, RunOutput},
+    tensor::RgbImage,
 };
 
-/// A decoded and resized image.
-struct Input {
-    image: RgbImage,
-    geometry: Geometry,
-    decode: Duration,
-    resize: Duration,
+/// Features that were asked for and that the model can give.
+#[derive(Debug)]
+pub(super) struct FeaturePart {
+    request: FeatureRequest,
+    plan: Plan,
+}
+
+impl FeaturePart {
+    /// Fits a request to the model described by `manifest`.
+    pub(super) fn new(request: FeatureRequest, manifest: &Manifest, limits: &Limits) -> Result<Self, InferError> {
+        let plan = Plan::new(&request, manifest, limits)?;
+        Ok(Self { request, plan })
+    }
+
+    /// Memory of the map of an input of so many rows and columns of pixels, in bytes.
+    pub(super) fn n_bytes(&self, input: (u32, u32), manifest: &Manifest, limits: &Limits) -> Result<u64, InferError> {
+        let n_values = self.plan.n_output_values(input.0, input.1, manifest);
+        let limit = limits.max_output_values;
+        if n_values > limit {
+            let message = format!("the map would have {n_values} values, the limit is {limit} (limits.max_output_values)");
+            return Err(InferError::invalid("features.lift_passes", message));
+        }
+        Ok(n_values.saturating_mul(4))
+    }
+
+    /// What of the map goes back. Checked against the image before a run is spent on it.
+    pub(super) fn select(&self, geometry: &Geometry, manifest: &Manifest) -> Result<Selected, InferError> {
+        Selected::new(&self.request.part, geometry, &self.plan, manifest)
+    }
+
+    /// What the model must be asked for.
+    pub(super) fn key(&self) -> FeatureKey {
+        let FeatureRequest { cls_token: cls, register_tokens: registers, .. } = self.request;
+        FeatureKey { tap: self.plan.tap, lift_passes: self.plan.lift_passes, cls, registers }
+    }
 }
 
 impl Engine {
@@ -33,116 +63,74 @@ impl Engine {
     /// # Errors
     /// See [`InferError`]; nothing of a failed request stays behind, and no other request is affected.
     pub async fn extract(&self, request: ExtractRequest, clock: Clock) -> Result<Extracted, InferError> {
-        let model = self.model(&request.model)?;
-        let plan = Plan::new(&request, model.manifest(), self.limits())?;
-        let n_bytes = self.price(&request, &plan, model.manifest())?;
+        let ExtractRequest { input, features } = request;
+        let model = self.model(&input.model)?;
+        let manifest = model.manifest();
+        let part = FeaturePart::new(features, manifest, self.limits())?;
+        let recipe = recipe(&input, manifest, manifest.preprocess.resize, self.limits());
+        let sizes = self.sizes(&input, &recipe)?;
+        let n_bytes = sizes.n_bytes(&input.image).saturating_add(part.n_bytes(sizes.input, manifest, self.limits())?);
         if clock.is_expired() {
             return Err(InferError::DeadlineExceeded { stage: "before decoding" });
         }
         let _place = self.admit(n_bytes)?;
-        let Input { image, geometry, decode, resize } = self.prepare_input(&request, &plan, clock).await?;
-        // Regions and points are checked against the image before a run is spent on them.
-        let selected = Selected::new(&request.part, &geometry, &plan, model.manifest())?;
-        let key = RunKey {
-            height: image.height(),
-            width: image.width(),
-            features: Some(FeatureKey {
-                tap: plan.tap,
-                lift_passes: plan.lift_passes,
-                cls: request.cls_token,
-                registers: request.register_tokens,
-            }),
-            segment: false,
-        };
-        let done = run(&model, key, image, clock).await?;
-        let features = done.output.features.ok_or_else(|| InferError::internal("running the model", "it gave no features"))?;
-        let encoding = Instant::now();
-        let options = EncodeOptions {
-            selection: selected.selection,
-            dtype: request.dtype,
-            layout: request.layout,
-            l2_normalize: request.l2_normalize,
-        };
-        let tensor = self.encode(features.map, options, clock).await?;
-        let timing = Timing {
-            decode,
-            resize,
-            queue: done.queue_time,
-            backbone: done.output.backbone,
-            lift: done.output.lift,
-            postprocess: encoding.elapsed(),
-            total: clock.arrived.elapsed(),
-            batch_size: done.batch_size,
-        };
+        let Input { image, geometry, decode, resize } = self.prepare_input(&input, &recipe, clock).await?;
+        let selected = part.select(&geometry, manifest)?;
+        let key = RunKey { height: image.height(), width: image.width(), features: Some(part.key()), segment: false };
+        let Completed { output, queue_time: queue, batch_size, .. } = run(&model, key, image, clock).await?;
+        let RunOutput { backbone, lift, segment, features, .. } = output;
+        let mut extracted = self.encode_features(&model, (part, selected), features, geometry, clock).await?;
+        let postprocess = extracted.timing.postprocess;
+        let total = clock.arrived.elapsed();
+        extracted.timing = Timing { decode, resize, queue, backbone, lift, segment, postprocess, total, batch_size };
+        Ok(extracted)
+    }
+
+    /// The features of a run as they go over the wire. Of the times, only that of this step is filled in.
+    pub(super) async fn encode_features(
+        &self,
+        model: &Arc<LoadedModel>,
+        (part, selected): (FeaturePart, Selected),
+        features: Option<Features>,
+        geometry: Geometry,
+        clock: Clock,
+    ) -> Result<Extracted, InferError> {
+        let began = Instant::now();
+        let Features { map, cls, registers } =
+            features.ok_or_else(|| InferError::internal("running the model", "it gave no features"))?;
+        let FeaturePart { request, plan } = part;
+        let FeatureRequest { dtype, layout, l2_normalize, .. } = request;
+        let options = EncodeOptions { selection: selected.selection, dtype, layout, l2_normalize };
+        let work = move || encode(&map, &options);
+        let encoded = self.cpu().run("while encoding the answer", clock.deadline, work).await?;
+        let tensor = encoded.map_err(|error| InferError::internal("encoding the answer", error))?;
         Ok(Extracted {
-            model,
+            model: Arc::clone(model),
             tap: plan.tap,
             lift_passes: plan.lift_passes,
-            dtype: request.dtype,
-            layout: request.layout,
+            dtype,
+            layout,
             tensor,
             grid: selected.grid,
             extent: selected.extent,
             stride: selected.stride,
             geometry,
-            cls_token: features.cls,
-            register_tokens: features.registers,
-            l2_normalize: request.l2_normalize,
+            cls_token: cls,
+            register_tokens: registers,
+            l2_normalize,
             warnings: plan.warnings,
-            timing,
+            timing: Timing { postprocess: began.elapsed(), ..Timing::default() },
         })
     }
-
-    /// Memory that the request will hold: the image as it came, its pixels, the model's input and the map, in bytes.
-    fn price(&self, request: &ExtractRequest, plan: &Plan, manifest: &Manifest) -> Result<u64, InferError> {
-        let limits = self.limits();
-        let n_image_bytes = request.image.n_bytes();
-        let (height, width) = match &request.image {
-            ImageSource::Encoded(bytes) => probe(bytes, &limits.decode()).map_err(|error| decode_failed(&error, false))?,
-            ImageSource::Raw { height, width, .. } => (*height, *width),
-        };
-        let input =
-            plan_size(height, width, &plan.recipe).map_err(|error| InferError::invalid(error.field(), error.to_string()))?;
-        let n_values = plan.n_output_values(input.0, input.1, manifest);
-        if n_values > limits.max_output_values {
-            let limit = limits.max_output_values;
-            let message = format!("the map would have {n_values} values, the limit is {limit} (limits.max_output_values)");
-            return Err(InferError::invalid("features.lift_passes", message));
-        }
-        let n_pixels = u64::from(height) * u64::from(width) + u64::from(input.0) * u64::from(input.1);
-        Ok(n_image_bytes.saturating_add(n_pixels.saturating_mul(3)).saturating_add(n_values.saturating_mul(4)))
-    }
-
-    async fn prepare_input(&self, request: &ExtractRequest, plan: &Plan, clock: Clock) -> Result<Input, InferError> {
-        let source = request.image.clone();
-        let limits = self.limits().decode();
-        let recipe = plan.recipe.clone();
-        let asked = Instant::now();
-        let work = move || {
-            let pixels = match &source {
-                ImageSource::Encoded(bytes) => decode(bytes, &limits),
-                ImageSource::Raw { height, width, data } => raw(*height, *width, data, &limits),
-            }
-            .map_err(|error| decode_failed(&error, matches!(source, ImageSource::Raw { .. })))?;
-            let decoded = Instant::now();
-            let prepared = prepare(pixels, &recipe).map_err(|error| InferError::invalid(error.field(), error.to_string()))?;
-            Ok(Input { image: prepared.image, geometry: prepared.geometry, decode: decoded - asked, resize: decoded.elapsed() })
-        };
-        self.cpu().run("while decoding the image", clock.deadline, work).await?
-    }
-
-    async fn encode(&self, map: FeatureMap, options: EncodeOptions, clock: Clock) -> Result<Encoded, InferError> {
-        let work = move || encode(&map, &options);
-        let encoded = self.cpu().run("while encoding the answer", clock.deadline, work).await?;
-        encoded.map_err(|error| InferError::internal("encoding the answer", error))
-    }
 }
 
-fn decode_failed(error: &DecodeError, is_raw: bool) -> InferError {
-    InferError::invalid(error.field(is_raw), error.to_string())
-}
-
-async fn run(model: &Arc<LoadedModel>, key: RunKey, input: RgbImage, clock: Clock) -> Result<Completed<RunOutput>, InferError> {
+/// Waits for a run of one image.
+pub(super) async fn run(
+    model: &Arc<LoadedModel>,
+    key: RunKey,
+    input: RgbImage,
+    clock: Clock,
+) -> Result<Completed<RunOutput>, InferError> {
     let n_bytes = input.data().len();
     let job = Submit { key, input, n_bytes, deadline: clock.deadline, span: tracing::Span::current() };
     model.batcher().submit(job).await.map_err(|error| match error {

@@ -10,7 +10,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use crate::{engine::InferError, preprocess::DecodeLimits};
+use crate::{engine::InferError, masks::MaskLimits, preprocess::DecodeLimits};
 
 /// Most LiFT passes that a request may ask for.
 pub const MAX_LIFT_PASSES: u32 = 4;
@@ -35,6 +35,8 @@ pub struct Limits {
     pub max_in_flight_bytes: u64,
     /// Requests in flight on one bidirectional call. Default 16.
     pub max_in_flight_per_stream: usize,
+    /// Sizes of masks.
+    pub masks: MaskLimits,
 }
 
 impl Default for Limits {
@@ -48,6 +50,7 @@ impl Default for Limits {
             max_in_flight: 256,
             max_in_flight_bytes: 2 << 30,
             max_in_flight_per_stream: 16,
+            masks: MaskLimits::default(),
         }
     }
 }

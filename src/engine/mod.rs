@@ -12,10 +12,12 @@ mod cpu;
 mod error;
 mod extract;
 mod graph_tools;
+mod input;
 mod limits;
 mod model;
 mod plan;
 mod request;
+mod segment;
 mod select;
 
 use std::{
@@ -30,7 +32,10 @@ pub use graph_tools::GRAPH_TOOLS;
 pub use limits::{Admission, Admitted, Limits, MAX_LIFT_PASSES};
 pub use model::{LoadError, LoadOptions, LoadedModel, check_runs};
 pub use plan::Plan;
-pub use request::{Clock, Extent, ExtractRequest, Extracted, ImageSource, ModelSelector, Part, Timing};
+pub use request::{
+    Clock, Extent, ExtractRequest, Extracted, FeatureRequest, ImageSource, InputRequest, ModelSelector, Part, Timing,
+};
+pub use segment::{ClassArea, ClassMask, MaskData, MaskFormat, MaskRequest, MaskSize, SegmentRequest, Segmented, WindowRequest};
 
 /// The loaded models and the bounds on their use. Shared by all connections.
 #[derive(Debug)]

@@ -5,21 +5,19 @@ use crate::{
     engine::{
         InferError,
         limits::{Limits, MAX_LIFT_PASSES},
-        request::{ExtractRequest, Part},
+        request::{FeatureRequest, InputRequest, Part},
     },
     manifest::{Manifest, ResizePolicy, Tap},
     preprocess::Recipe,
 };
 
-/// A request that fits its model.
+/// Features that their model can give.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Plan {
     /// Facet and block.
     pub tap: Tap,
     /// LiFT passes.
     pub lift_passes: u32,
-    /// Image preparation.
-    pub recipe: Recipe,
     /// Things the caller should know.
     pub warnings: Vec<String>,
 }
@@ -29,13 +27,13 @@ impl Plan {
     ///
     /// # Errors
     /// [`InferError::InvalidArgument`] with the field that does not fit.
-    pub fn new(request: &ExtractRequest, manifest: &Manifest, limits: &Limits) -> Result<Self, InferError> {
+    pub fn new(request: &FeatureRequest, manifest: &Manifest, limits: &Limits) -> Result<Self, InferError> {
         let tap = choose_tap(request, manifest)?;
         let lift_passes = choose_lift_passes(request, manifest, tap)?;
         check_registers(request, manifest)?;
         check_points(request, limits)?;
         let warnings = warnings(lift_passes, manifest.backbone.is_halved(tap));
-        Ok(Self { tap, lift_passes, recipe: recipe(request, manifest, limits), warnings })
+        Ok(Self { tap, lift_passes, warnings })
     }
 
     /// Values of the map for an input of `height` x `width` pixels, before any part is selected.
@@ -46,7 +44,7 @@ impl Plan {
     }
 }
 
-fn choose_tap(request: &ExtractRequest, manifest: &Manifest) -> Result<Tap, InferError> {
+fn choose_tap(request: &FeatureRequest, manifest: &Manifest) -> Result<Tap, InferError> {
     let backbone = &manifest.backbone;
     let tap =
         Tap { facet: request.facet.unwrap_or(backbone.default.facet), layer: request.layer.unwrap_or(backbone.default.layer) };
@@ -67,7 +65,7 @@ fn choose_tap(request: &ExtractRequest, manifest: &Manifest) -> Result<Tap, Infe
     Ok(tap)
 }
 
-fn choose_lift_passes(request: &ExtractRequest, manifest: &Manifest, tap: Tap) -> Result<u32, InferError> {
+fn choose_lift_passes(request: &FeatureRequest, manifest: &Manifest, tap: Tap) -> Result<u32, InferError> {
     const FIELD: &str = "features.lift_passes";
     let fits = manifest.lift.as_ref().is_some_and(|lift| lift.tap == tap);
     let n_passes = request.lift_passes.unwrap_or(u32::from(fits));
@@ -86,14 +84,14 @@ fn choose_lift_passes(request: &ExtractRequest, manifest: &Manifest, tap: Tap) -
     Ok(n_passes)
 }
 
-fn check_registers(request: &ExtractRequest, manifest: &Manifest) -> Result<(), InferError> {
+fn check_registers(request: &FeatureRequest, manifest: &Manifest) -> Result<(), InferError> {
     if request.register_tokens && manifest.architecture.registers == 0 {
         return Err(InferError::invalid("features.register_tokens", format!("{} has no register tokens", manifest.name)));
     }
     Ok(())
 }
 
-fn check_points(request: &ExtractRequest, limits: &Limits) -> Result<(), InferError> {
+fn check_points(request: &FeatureRequest, limits: &Limits) -> Result<(), InferError> {
     let Part::Points(points) = &request.part else { return Ok(()) };
     if points.len() > limits.max_points as usize {
         return Err(InferError::invalid(
@@ -104,11 +102,12 @@ fn check_points(request: &ExtractRequest, limits: &Limits) -> Result<(), InferEr
     Ok(())
 }
 
-fn recipe(request: &ExtractRequest, manifest: &Manifest, limits: &Limits) -> Recipe {
+/// How the image of a request becomes the model's input; `default` is the policy for requests that name none.
+pub(super) fn recipe(request: &InputRequest, manifest: &Manifest, default: ResizePolicy, limits: &Limits) -> Recipe {
     let resize = match manifest.backbone.baked_size {
         // A graph with one baked size takes nothing else; an explicit request for another size is refused by its own check.
         Some([height, width]) if request.resize.is_none() => ResizePolicy::Exact { height, width },
-        _ => request.resize.unwrap_or(manifest.preprocess.resize),
+        _ => request.resize.unwrap_or(default),
     };
     Recipe {
         resize,

@@ -92,9 +92,9 @@ impl Clock {
     }
 }
 
-/// One image to extract features from. `None` means the model's default.
+/// Which model gets which image, and how the image is prepared. `None` means the model's default.
 #[derive(Clone, Debug)]
-pub struct ExtractRequest {
+pub struct InputRequest {
     /// Which model.
     pub model: ModelSelector,
     /// The image.
@@ -105,6 +105,11 @@ pub struct ExtractRequest {
     pub interpolation: Option<Interpolation>,
     /// Part of the upright image to use.
     pub crop: Option<Rect>,
+}
+
+/// Which features are wanted, and how. `None` means the model's default.
+#[derive(Clone, Debug)]
+pub struct FeatureRequest {
     /// Facet.
     pub facet: Option<Facet>,
     /// Block, 0-based.
@@ -125,6 +130,15 @@ pub struct ExtractRequest {
     pub register_tokens: bool,
 }
 
+/// One image to extract features from.
+#[derive(Clone, Debug)]
+pub struct ExtractRequest {
+    /// The image.
+    pub input: InputRequest,
+    /// What is wanted of it.
+    pub features: FeatureRequest,
+}
+
 /// Time spent in each stage.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Timing {
@@ -138,6 +152,8 @@ pub struct Timing {
     pub backbone: Duration,
     /// The LiFT head, for the whole batch.
     pub lift: Duration,
+    /// The segmentation head, for the whole batch.
+    pub segment: Duration,
     /// Region, points, normalisation, dtype and layout.
     pub postprocess: Duration,
     /// From arrival to answer.
@@ -149,13 +165,14 @@ pub struct Timing {
 impl Timing {
     /// Name and time of each stage, for telemetry.
     #[must_use]
-    pub fn stages(&self) -> [(&'static str, Duration); 6] {
+    pub fn stages(&self) -> [(&'static str, Duration); 7] {
         [
             ("decode", self.decode),
             ("resize", self.resize),
             ("queue", self.queue),
             ("backbone", self.backbone),
             ("lift", self.lift),
+            ("segment", self.segment),
             ("postprocess", self.postprocess),
         ]
     }

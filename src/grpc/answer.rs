@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use crate::{
     engine::{Engine, Extracted, Limits, LoadedModel, MAX_LIFT_PASSES, Timing},
-    grpc::pb::v1 as pb,
+    grpc::{pb::v1 as pb, segment_answer},
     manifest::{Facet, Interpolation, Manifest, PositionVariant, Precision, ResizePolicy, Tap},
     postprocess::{DType, Layout},
     tensor::F32View,
@@ -69,7 +69,7 @@ fn affine(extracted: &Extracted) -> pb::Affine {
     pb::Affine { x0, dx: x1 - x0, y0, dy: y1 - y0 }
 }
 
-fn timing(timing: &Timing) -> pb::Timing {
+pub(super) fn timing(timing: &Timing) -> pb::Timing {
     let ms = |duration: Duration| duration.as_secs_f64() * 1e3;
     pb::Timing {
         decode_ms: ms(timing.decode),
@@ -77,6 +77,7 @@ fn timing(timing: &Timing) -> pb::Timing {
         queue_ms: ms(timing.queue),
         backbone_ms: ms(timing.backbone),
         lift_ms: ms(timing.lift),
+        segment_ms: ms(timing.segment),
         postprocess_ms: ms(timing.postprocess),
         total_ms: ms(timing.total),
         batch_size: to_u32(timing.batch_size),
@@ -127,6 +128,7 @@ pub fn model(model: &LoadedModel, engine: &Engine, max_message_bytes: usize) -> 
         lift: manifest.lift.as_ref().map(|lift| lift_head(lift.form.name(), lift.tap, lift.parameters)),
         license: manifest.provenance.license.clone(),
         limits: Some(limits(engine.limits(), max_message_bytes)),
+        segmenter: manifest.segmenter.as_ref().map(segment_answer::segmenter),
     }
 }
 
@@ -208,11 +210,11 @@ fn precision(precision: Precision) -> &'static str {
     }
 }
 
-fn size((height, width): (u32, u32)) -> pb::Size {
+pub(super) fn size((height, width): (u32, u32)) -> pb::Size {
     pb::Size { height, width }
 }
 
 /// Extents of tensors fit `u32`: the limits on pixels and points see to that.
-fn to_u32(value: usize) -> u32 {
+pub(super) fn to_u32(value: usize) -> u32 {
     u32::try_from(value).unwrap_or(u32::MAX)
 }

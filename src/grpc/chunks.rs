@@ -1,5 +1,7 @@
 //! Chunked answers: a header, then bands of the tensor that fit any client's receive limit.
 
+use bytes::Bytes;
+
 use crate::{
     engine::Extracted,
     grpc::answer,
@@ -35,19 +37,13 @@ impl Chunks {
         };
         pb::ExtractChunk { part: Some(pb::extract_chunk::Part::Header(header)) }
     }
+}
 
-    fn band(&self, range: &BandRange) -> pb::ExtractChunk {
-        let data = self.extracted.tensor.data.slice(range.byte_range.clone());
-        let to_u32 = |value: usize| u32::try_from(value).unwrap_or(u32::MAX);
-        let band = pb::Band {
-            index: to_u32(range.index),
-            begin: to_u32(range.begin),
-            count: to_u32(range.count),
-            crc32: crc32(&data),
-            data,
-        };
-        pb::ExtractChunk { part: Some(pb::extract_chunk::Part::Band(band)) }
-    }
+/// A band of a buffer, with its checksum.
+pub(super) fn band(data: &Bytes, range: &BandRange) -> pb::Band {
+    let data = data.slice(range.byte_range.clone());
+    let to_u32 = |value: usize| u32::try_from(value).unwrap_or(u32::MAX);
+    pb::Band { index: to_u32(range.index), begin: to_u32(range.begin), count: to_u32(range.count), crc32: crc32(&data), data }
 }
 
 impl Iterator for Chunks {
@@ -56,7 +52,10 @@ impl Iterator for Chunks {
     fn next(&mut self) -> Option<pb::ExtractChunk> {
         let part = match self.next {
             0 => self.header(),
-            idx => self.band(self.bands.get(idx - 1)?),
+            idx => {
+                let band = band(&self.extracted.tensor.data, self.bands.get(idx - 1)?);
+                pb::ExtractChunk { part: Some(pb::extract_chunk::Part::Band(band)) }
+            }
         };
         self.next += 1;
         Some(part)

@@ -1,35 +1,49 @@
 //! Protobuf requests into the engine's terms. Every check that needs neither the model nor the image is here.
 
 use crate::{
-    engine::{ExtractRequest, ImageSource, InferError, ModelSelector, Part},
+    engine::{ExtractRequest, FeatureRequest, ImageSource, InferError, InputRequest, ModelSelector, Part},
     grpc::pb::v1 as pb,
     manifest::{Facet, Interpolation, ResizePolicy},
     postprocess::{DType, Layout},
     preprocess::Rect,
 };
 
-/// Parses a request.
+/// Parses a request for features.
 ///
 /// # Errors
 /// [`InferError::InvalidArgument`] with the path of the field at fault.
 pub fn extract_request(request: pb::ExtractRequest) -> Result<ExtractRequest, InferError> {
-    let features = request.features.unwrap_or_default();
-    let preprocess = request.preprocess.unwrap_or_default();
-    let facet = facet(features.facet)?;
-    let dtype = dtype(features.dtype)?;
-    let layout = layout(features.layout)?;
-    let interpolation = interpolation(preprocess.interpolation)?;
     Ok(ExtractRequest {
-        model: model_selector(request.model),
-        image: image(request.image)?,
+        input: input_request(request.model, request.image, request.preprocess)?,
+        features: feature_request(request.features.unwrap_or_default())?,
+    })
+}
+
+/// Parses what model, image and preparation are.
+pub(super) fn input_request(
+    model: Option<pb::ModelRef>,
+    source: Option<pb::Image>,
+    preprocess: Option<pb::Preprocess>,
+) -> Result<InputRequest, InferError> {
+    let preprocess = preprocess.unwrap_or_default();
+    let interpolation = interpolation(preprocess.interpolation)?;
+    Ok(InputRequest {
+        model: model_selector(model),
+        image: image(source)?,
         resize: preprocess.resize.map(resize).transpose()?,
         interpolation,
         crop: preprocess.crop.map(|crop| rect(crop, "preprocess.crop")).transpose()?,
-        facet,
+    })
+}
+
+/// Parses which features are wanted.
+pub(super) fn feature_request(features: pb::FeatureOptions) -> Result<FeatureRequest, InferError> {
+    Ok(FeatureRequest {
+        facet: facet(features.facet)?,
         layer: features.layer,
         lift_passes: features.lift_passes,
-        dtype,
-        layout,
+        dtype: dtype(features.dtype)?,
+        layout: layout(features.layout)?,
         l2_normalize: features.l2_normalize,
         part: part(features.region, &features.points)?,
         cls_token: features.cls_token,
@@ -64,7 +78,7 @@ fn resize(resize: pb::preprocess::Resize) -> Result<ResizePolicy, InferError> {
     })
 }
 
-fn rect(rect: pb::Box, field: &str) -> Result<Rect, InferError> {
+pub(super) fn rect(rect: pb::Box, field: &str) -> Result<Rect, InferError> {
     let pb::Box { x, y, width, height } = rect;
     let is_finite = [x, y, width, height].iter().all(|value| value.is_finite());
     if !is_finite || width <= 0.0 || height <= 0.0 {
@@ -128,7 +142,7 @@ fn interpolation(value: i32) -> Result<Option<Interpolation>, InferError> {
 }
 
 /// An enum value of the protocol, or an error for a number that this version does not know.
-fn known<T: TryFrom<i32>>(value: i32, field: &str) -> Result<T, InferError> {
+pub(super) fn known<T: TryFrom<i32>>(value: i32, field: &str) -> Result<T, InferError> {
     T::try_from(value).map_err(|_unknown| InferError::invalid(field, format!("{value} is not a value of this enum")))
 }
 
@@ -148,9 +162,10 @@ mod tests {
     #[test]
     fn empty_options_leave_every_choice_to_the_model() {
         let parsed = extract_request(request(pb::FeatureOptions::default(), pb::Preprocess::default())).unwrap();
-        assert_eq!((parsed.facet, parsed.layer, parsed.lift_passes, parsed.resize), (None, None, None, None));
-        assert_eq!((parsed.dtype, parsed.layout, parsed.part), (DType::F32, Layout::Hwc, Part::All));
-        assert_eq!(parsed.model, ModelSelector::default());
+        let ExtractRequest { input, features } = parsed;
+        assert_eq!((features.facet, features.layer, features.lift_passes, input.resize), (None, None, None, None));
+        assert_eq!((features.dtype, features.layout, features.part), (DType::F32, Layout::Hwc, Part::All));
+        assert_eq!(input.model, ModelSelector::default());
     }
 
     #[test]

@@ -1,15 +1,15 @@
 //! What became of each request, for the metrics.
 
 use crate::{
-    engine::{Clock, Extracted, InferError},
+    engine::{Clock, InferError, Timing},
     telemetry::record,
 };
 
 /// Records what became of a request.
-pub(super) fn observe(rpc: &'static str, clock: Clock, outcome: &Result<Extracted, InferError>) {
+pub(super) fn observe(rpc: &'static str, clock: Clock, outcome: Result<&Timing, &InferError>) {
     let total = clock.arrived.elapsed();
     match outcome {
-        Ok(done) => record::request(rpc, total, Ok(&done.timing.stages())),
+        Ok(timing) => record::request(rpc, total, Ok(&timing.stages())),
         Err(error) => record::request(rpc, total, Err(error.code().label())),
     }
 }

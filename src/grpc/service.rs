@@ -10,9 +10,20 @@ use tonic::{Request, Response, Status, Streaming};
 use tracing::{Instrument as _, Span};
 
 use crate::{
-    engine::{Clock, Engine, Extracted},
+    engine::{Clock, Engine, Extracted, Segmented},
     grpc::pb::v1::{self as pb, dense_vision_server::DenseVision},
-    grpc::{answer, chunks::Chunks, convert, observe::observe, status::status, stream as bidirectional},
+    grpc::{
+        answer,
+        chunks::Chunks,
+        convert,
+        exchange::{Features, Masks},
+        observe::observe,
+        segment_answer,
+        segment_chunks::SegmentChunks,
+        segment_convert,
+        status::status,
+        stream::{self as bidirectional, Exchange},
+    },
 };
 
 /// Messages of a bidirectional call that wait for the client to read them.
@@ -38,8 +49,30 @@ impl DenseVisionService {
             Ok(request) => self.engine.extract(request, clock).await,
             Err(error) => Err(error),
         };
-        observe(method, clock, &outcome);
+        observe(method, clock, outcome.as_ref().map(|done| &done.timing));
         outcome.map_err(|error| status(&error))
+    }
+
+    async fn segment_one(&self, method: &'static str, request: Request<pb::SegmentRequest>) -> Result<Segmented, Status> {
+        let clock = clock(&request);
+        let outcome = match segment_convert::segment_request(request.into_inner()) {
+            Ok(request) => self.engine.segment(request, clock).await,
+            Err(error) => Err(error),
+        };
+        observe(method, clock, outcome.as_ref().map(|done| &done.timing));
+        outcome.map_err(|error| status(&error))
+    }
+
+    /// Starts a bidirectional call. It lives as long as the stream of answers: a client that leaves takes its requests along.
+    fn converse<X: Exchange>(&self, request: Request<Streaming<X::Inbound>>) -> Answers<X::Outbound> {
+        let clock = clock(&request);
+        let (outbound, answers) = mpsc::channel(OUTBOUND_MESSAGES);
+        let call = bidirectional::serve::<X>(Arc::clone(&self.engine), request.into_inner(), outbound, clock);
+        let task = AbortOnDropHandle::new(tokio::spawn(call.instrument(Span::current())));
+        Box::pin(stream::unfold((ReceiverStream::new(answers), task), |(mut answers, task)| async move {
+            let answer = futures_util::StreamExt::next(&mut answers).await?;
+            Some((answer, (answers, task)))
+        }))
     }
 }
 
@@ -55,6 +88,8 @@ type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 impl DenseVision for DenseVisionService {
     type ExtractChunkedStream = Answers<pb::ExtractChunk>;
     type ExtractStreamStream = Answers<pb::ExtractStreamResponse>;
+    type SegmentChunkedStream = Answers<pb::SegmentChunk>;
+    type SegmentStreamStream = Answers<pb::SegmentStreamResponse>;
 
     async fn extract(&self, request: Request<pb::ExtractRequest>) -> Result<Response<pb::ExtractResponse>, Status> {
         let extracted = self.extract_one("Extract", request).await?;
@@ -74,16 +109,28 @@ impl DenseVision for DenseVisionService {
         &self,
         request: Request<Streaming<pb::ExtractStreamRequest>>,
     ) -> Result<Response<Self::ExtractStreamStream>, Status> {
-        let clock = clock(&request);
-        let (outbound, answers) = mpsc::channel(OUTBOUND_MESSAGES);
-        let call = bidirectional::serve(Arc::clone(&self.engine), request.into_inner(), outbound, clock);
-        let task = AbortOnDropHandle::new(tokio::spawn(call.instrument(Span::current())));
-        // The task lives as long as the stream of answers: a client that leaves takes its requests along.
-        let answers = stream::unfold((ReceiverStream::new(answers), task), |(mut answers, task)| async move {
-            let answer = futures_util::StreamExt::next(&mut answers).await?;
-            Some((answer, (answers, task)))
-        });
-        Ok(Response::new(Box::pin(answers)))
+        Ok(Response::new(self.converse::<Features>(request)))
+    }
+
+    async fn segment(&self, request: Request<pb::SegmentRequest>) -> Result<Response<pb::SegmentResponse>, Status> {
+        let segmented = self.segment_one("Segment", request).await?;
+        Ok(Response::new(segment_answer::response(segmented)))
+    }
+
+    async fn segment_chunked(
+        &self,
+        request: Request<pb::SegmentRequest>,
+    ) -> Result<Response<Self::SegmentChunkedStream>, Status> {
+        let segmented = self.segment_one("SegmentChunked", request).await?;
+        let chunks = stream::iter(SegmentChunks::new(segmented).map(Ok));
+        Ok(Response::new(Box::pin(chunks)))
+    }
+
+    async fn segment_stream(
+        &self,
+        request: Request<Streaming<pb::SegmentStreamRequest>>,
+    ) -> Result<Response<Self::SegmentStreamStream>, Status> {
+        Ok(Response::new(self.converse::<Masks>(request)))
     }
 
     async fn list_models(&self, _request: Request<pb::ListModelsRequest>) -> Result<Response<pb::ListModelsResponse>, Status> {

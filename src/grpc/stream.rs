@@ -17,20 +17,59 @@ use tonic::{Status, Streaming};
 use tracing::{Instrument as _, Span};
 
 use crate::{
-    engine::{Clock, Engine, Extracted, InferError},
+    engine::{Clock, Engine, InferError},
     grpc::pb::v1 as pb,
-    grpc::{answer, chunks::Chunks, convert, observe::observe, status::stream_error},
+    grpc::status::stream_error,
 };
 
 /// Longest id of a request, in bytes.
 const MAX_ID_BYTES: usize = 256;
 
+/// A message of the client, opened.
+pub(super) struct Opened<T> {
+    pub(super) id: String,
+    pub(super) in_order: bool,
+    pub(super) chunked: bool,
+    pub(super) request: Option<T>,
+}
+
+/// What differs from one bidirectional call to another.
+pub(super) trait Exchange: 'static {
+    /// Message of the client.
+    type Inbound: Send + 'static;
+    /// Message of the server.
+    type Outbound: Send + 'static;
+    /// The request inside.
+    type Request: Send + 'static;
+    /// The engine's answer.
+    type Done: Send + 'static;
+
+    /// Opens a message.
+    fn open(message: Self::Inbound) -> Opened<Self::Request>;
+
+    /// Answers a request.
+    fn answer(
+        engine: Arc<Engine>,
+        request: Self::Request,
+        clock: Clock,
+    ) -> impl Future<Output = Result<Self::Done, InferError>> + Send + 'static;
+
+    /// Records what became of a request.
+    fn observe(clock: Clock, outcome: &Result<Self::Done, InferError>);
+
+    /// The messages of an answer: one, or with `chunked` its parts.
+    fn messages(id: String, done: Self::Done, chunked: bool) -> Box<dyn Iterator<Item = Self::Outbound> + Send>;
+
+    /// The message of a failure.
+    fn failure(id: String, error: pb::Error) -> Self::Outbound;
+}
+
 /// Outgoing half of a call.
-pub type Outbound = mpsc::Sender<Result<pb::ExtractStreamResponse, Status>>;
+pub(super) type Outbound<X> = mpsc::Sender<Result<<X as Exchange>::Outbound, Status>>;
 
 /// An answer with the id of its request.
-type Answer = (String, Result<Extracted, InferError>);
-type Task = AbortOnDropHandle<Answer>;
+type Answer<T> = (String, Result<T, InferError>);
+type Task<T> = AbortOnDropHandle<Answer<T>>;
 
 /// What the first message of a call says of the whole call.
 #[derive(Clone, Copy, Debug, Default)]
@@ -40,12 +79,12 @@ struct CallOptions {
 }
 
 /// Requests in flight on a call.
-enum InFlight {
-    Ordered(FuturesOrdered<Task>),
-    Unordered(FuturesUnordered<Task>),
+enum InFlight<T> {
+    Ordered(FuturesOrdered<Task<T>>),
+    Unordered(FuturesUnordered<Task<T>>),
 }
 
-impl InFlight {
+impl<T: Send + 'static> InFlight<T> {
     fn new(in_order: bool) -> Self {
         if in_order {
             return Self::Ordered(FuturesOrdered::new());
@@ -53,7 +92,7 @@ impl InFlight {
         Self::Unordered(FuturesUnordered::new())
     }
 
-    fn push(&mut self, task: Task) {
+    fn push(&mut self, task: Task<T>) {
         match self {
             Self::Ordered(tasks) => tasks.push_back(task),
             Self::Unordered(tasks) => tasks.push(task),
@@ -67,7 +106,7 @@ impl InFlight {
         }
     }
 
-    async fn next(&mut self) -> Option<Result<Answer, JoinError>> {
+    async fn next(&mut self) -> Option<Result<Answer<T>, JoinError>> {
         match self {
             Self::Ordered(tasks) => tasks.next().await,
             Self::Unordered(tasks) => tasks.next().await,
@@ -76,10 +115,15 @@ impl InFlight {
 }
 
 /// Serves one call until the client has its last answer, leaves, or its deadline passes.
-pub async fn serve(engine: Arc<Engine>, mut inbound: Streaming<pb::ExtractStreamRequest>, outbound: Outbound, clock: Clock) {
+pub(super) async fn serve<X: Exchange>(
+    engine: Arc<Engine>,
+    mut inbound: Streaming<X::Inbound>,
+    outbound: Outbound<X>,
+    clock: Clock,
+) {
     let window = engine.limits().max_in_flight_per_stream.max(1);
     let mut options = CallOptions::default();
-    let mut in_flight: Option<InFlight> = None;
+    let mut in_flight: Option<InFlight<X::Done>> = None;
     let mut reading = true;
     loop {
         let n_in_flight = in_flight.as_ref().map_or(0, InFlight::len);
@@ -90,11 +134,12 @@ pub async fn serve(engine: Arc<Engine>, mut inbound: Streaming<pb::ExtractStream
             () = outbound.closed() => return,
             message = inbound.message(), if reading && n_in_flight < window => match message {
                 Ok(Some(message)) => {
+                    let opened = X::open(message);
                     let tasks = in_flight.get_or_insert_with(|| {
-                        options = CallOptions { in_order: message.in_order, chunked: message.chunked };
+                        options = CallOptions { in_order: opened.in_order, chunked: opened.chunked };
                         InFlight::new(options.in_order)
                     });
-                    tasks.push(start(&engine, message, clock));
+                    tasks.push(start::<X>(&engine, opened, clock));
                 }
                 Ok(None) => reading = false,
                 Err(status) => {
@@ -105,7 +150,7 @@ pub async fn serve(engine: Arc<Engine>, mut inbound: Streaming<pb::ExtractStream
             },
             Some(answer) = next_answer(&mut in_flight), if n_in_flight > 0 => {
                 let answer = answer.unwrap_or_else(|error| (String::new(), Err(InferError::internal("answering a request", error))));
-                if send(&outbound, answer, options.chunked).await.is_err() {
+                if send::<X>(&outbound, answer, options.chunked).await.is_err() {
                     return;
                 }
             }
@@ -113,49 +158,49 @@ pub async fn serve(engine: Arc<Engine>, mut inbound: Streaming<pb::ExtractStream
     }
 }
 
-async fn next_answer(in_flight: &mut Option<InFlight>) -> Option<Result<Answer, JoinError>> {
+async fn next_answer<T: Send + 'static>(in_flight: &mut Option<InFlight<T>>) -> Option<Result<Answer<T>, JoinError>> {
     in_flight.as_mut()?.next().await
 }
 
-fn start(engine: &Arc<Engine>, message: pb::ExtractStreamRequest, call: Clock) -> Task {
+fn start<X: Exchange>(engine: &Arc<Engine>, opened: Opened<X::Request>, call: Clock) -> Task<X::Done> {
     let engine = Arc::clone(engine);
     let clock = Clock { arrived: tokio::time::Instant::now(), ..call };
+    let Opened { mut id, request, .. } = opened;
     let work = async move {
-        let pb::ExtractStreamRequest { mut id, request, .. } = message;
         let outcome = if id.len() > MAX_ID_BYTES {
             let message = format!("has {} bytes, the limit is {MAX_ID_BYTES}", id.len());
             id = id.chars().take(MAX_ID_BYTES / 4).collect();
             Err(InferError::invalid("id", message))
         } else {
-            answer_one(&engine, request, clock).await
+            answer_one::<X>(engine, request, clock).await
         };
         (id, outcome)
     };
     AbortOnDropHandle::new(tokio::spawn(work.instrument(Span::current())))
 }
 
-async fn answer_one(engine: &Engine, request: Option<pb::ExtractRequest>, clock: Clock) -> Result<Extracted, InferError> {
-    let outcome = async {
-        let request = request.ok_or_else(|| InferError::invalid("request", "is required"))?;
-        engine.extract(convert::extract_request(request)?, clock).await
-    }
-    .await;
-    observe("ExtractStream", clock, &outcome);
+async fn answer_one<X: Exchange>(engine: Arc<Engine>, request: Option<X::Request>, clock: Clock) -> Result<X::Done, InferError> {
+    let outcome = match request {
+        None => Err(InferError::invalid("request", "is required")),
+        Some(request) => X::answer(engine, request, clock).await,
+    };
+    X::observe(clock, &outcome);
     outcome
 }
 
-async fn send(outbound: &Outbound, (id, outcome): Answer, chunked: bool) -> Result<(), mpsc::error::SendError<()>> {
-    use pb::extract_stream_response::Result as Part;
+async fn send<X: Exchange>(
+    outbound: &Outbound<X>,
+    (id, outcome): Answer<X::Done>,
+    chunked: bool,
+) -> Result<(), mpsc::error::SendError<()>> {
     let gone = |_unsent| mpsc::error::SendError(());
-    let message = |part: Part| Ok(pb::ExtractStreamResponse { id: id.clone(), result: Some(part) });
     match outcome {
-        Err(error) => outbound.send(message(Part::Error(stream_error(&error)))).await.map_err(gone),
-        Ok(extracted) if chunked => {
-            for chunk in Chunks::new(extracted) {
-                outbound.send(message(Part::Chunk(chunk))).await.map_err(gone)?;
+        Err(error) => outbound.send(Ok(X::failure(id, stream_error(&error)))).await.map_err(gone),
+        Ok(done) => {
+            for message in X::messages(id, done, chunked) {
+                outbound.send(Ok(message)).await.map_err(gone)?;
             }
             Ok(())
         }
-        Ok(extracted) => outbound.send(message(Part::Response(answer::response(extracted)))).await.map_err(gone),
     }
 }

@@ -57,6 +57,22 @@ impl BitMask {
         self.cols
     }
 
+    /// Rows and columns of the smallest rectangle around the pixels of the mask; `None` when there are none.
+    #[must_use]
+    pub fn bounds(&self) -> Option<(Range<usize>, Range<usize>)> {
+        let n_bytes = self.cols.div_ceil(8);
+        let is_set = |row: &&[u8]| row.iter().any(|byte| *byte != 0);
+        let rows = || self.bits.chunks_exact(n_bytes);
+        let top = rows().position(|row| is_set(&row))?;
+        let bottom = self.rows - rows().rev().position(|row| is_set(&row))?;
+        let mut any = vec![0u8; n_bytes];
+        rows().for_each(|row| any.iter_mut().zip(row).for_each(|(any, byte)| *any |= byte));
+        let left = any.iter().position(|byte| *byte != 0)?;
+        let right = any.iter().rposition(|byte| *byte != 0)?;
+        let cols = 8 * left + any[left].leading_zeros() as usize..8 * right + 8 - any[right].trailing_zeros() as usize;
+        Some((top..bottom, cols))
+    }
+
     /// The bits, `[rows, ceil(cols / 8)]`.
     #[must_use]
     pub fn bits(&self) -> &[u8] {

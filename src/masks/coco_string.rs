@@ -49,7 +49,6 @@ impl Rle {
 
 fn push_number(mut number: i64, text: &mut String) {
     loop {
-        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "five bits")]
         let group = (number & 0x1F) as u8;
         number >>= GROUP_BITS;
         // All that is left must be copies of the sign.

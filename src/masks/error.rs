@@ -75,7 +75,9 @@ pub enum MaskError {
         cols: usize,
     },
     /// An output of too many pixels.
-    #[error("an output of {rows} x {cols} pixels (height x width) is too large, the limit is {max} in all (masks.max_pixels)")]
+    #[error(
+        "an output of {rows} x {cols} pixels (height x width) is too large, the limit is {max} in all (limits.masks.max_pixels)"
+    )]
     TooManyPixels {
         /// Rows.
         rows: usize,
@@ -85,7 +87,9 @@ pub enum MaskError {
         max: u64,
     },
     /// Too many scores at once.
-    #[error("{rows} x {cols} pixels of {n_classes} classes are too many values, the limit is {max} in all (masks.max_values)")]
+    #[error(
+        "{rows} x {cols} pixels of {n_classes} classes are too many values, the limit is {max} in all (limits.masks.max_values)"
+    )]
     TooManyValues {
         /// Rows.
         rows: usize,
@@ -97,7 +101,9 @@ pub enum MaskError {
         max: u64,
     },
     /// Too many masks at once.
-    #[error("{n_masks} masks of {rows} x {cols} pixels are too large, the limit is {max} bytes in all (masks.max_mask_bytes)")]
+    #[error(
+        "{n_masks} masks of {rows} x {cols} pixels are too large, the limit is {max} bytes in all (limits.masks.max_mask_bytes)"
+    )]
     TooManyMasks {
         /// Masks.
         n_masks: usize,
@@ -109,13 +115,13 @@ pub enum MaskError {
         max: u64,
     },
     /// Outlines of too many corners.
-    #[error("the outlines have too many corners, the limit is {max} (masks.max_points)")]
+    #[error("the outlines have too many corners, the limit is {max} (limits.masks.max_points)")]
     TooManyPoints {
         /// The limit.
         max: u64,
     },
     /// Too many windows.
-    #[error("the image needs {n_windows} windows, the limit is {max} (masks.max_windows)")]
+    #[error("the image needs {n_windows} windows, the limit is {max} (limits.masks.max_windows)")]
     TooManyWindows {
         /// Windows.
         n_windows: u64,
@@ -239,4 +245,15 @@ pub enum MaskError {
     /// A PNG that was not written.
     #[error("cannot encode the labels as PNG")]
     Png(#[source] png::EncodingError),
+}
+
+impl MaskError {
+    /// Whether a size was above its limit: the caller asked for too much.
+    #[must_use]
+    pub fn is_limit(&self) -> bool {
+        matches!(
+            self,
+            Self::TooManyPixels { .. } | Self::TooManyValues { .. } | Self::TooManyMasks { .. } | Self::TooManyPoints { .. }
+        )
+    }
 }

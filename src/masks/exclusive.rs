@@ -128,7 +128,7 @@ mod tests {
         let map = LabelMap::new(2, 9, 3, Labels::U8(vec![0; 18])).unwrap();
         let limits = MaskLimits { max_mask_bytes: 11, ..Default::default() };
         let error = masks_of_labels(&map, &ClassSet::all(3).unwrap(), &limits).unwrap_err();
-        assert!(error.to_string().contains("the limit is 11 bytes in all (masks.max_mask_bytes)"), "{error}");
+        assert!(error.to_string().contains("the limit is 11 bytes in all (limits.masks.max_mask_bytes)"), "{error}");
         let other = ClassSet::all(4).unwrap();
         assert!(matches!(masks_of_labels(&map, &other, &MaskLimits::default()), Err(MaskError::ForeignClasses { .. })));
         assert!(matches!(mask_of_class(&map, 3), Err(MaskError::UnknownClass { .. })));

@@ -42,6 +42,8 @@ mod bit_mask;
 mod exclusive;
 mod overlapping;
 
+mod mean;
+
 mod column_runs;
 mod rle;
 
@@ -73,6 +75,7 @@ pub use exclusive::{mask_of_class, masks_of_labels};
 pub use label_map::{LabelMap, Labels, VOID_U8, VOID_U16};
 pub use label_png::label_png;
 pub use limits::MaskLimits;
+pub use mean::mean_scores;
 pub use mosaic::Mosaic;
 pub use overlapping::masks_of_scores;
 pub use overlay::{OverlayStyle, overlay};

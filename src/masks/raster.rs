@@ -175,7 +175,7 @@ mod tests {
         let limits = MaskLimits { max_pixels: 100, ..Default::default() };
         assert!(matches!(Raster::resized([4, 4], [0, 5], &limits), Err(MaskError::Empty { rows: 0, cols: 5 })));
         let error = Raster::resized([4, 4], [11, 10], &limits).unwrap_err();
-        assert!(error.to_string().contains("the limit is 100 in all (masks.max_pixels)"), "{error}");
+        assert!(error.to_string().contains("the limit is 100 in all (limits.masks.max_pixels)"), "{error}");
         assert!(Raster::resized([4, 4], [usize::MAX, usize::MAX], &limits).is_err());
         let geometry = geometry(60, 90, None, ResizePolicy::Native);
         for width in [0.0, -1.0, f64::NAN, f64::INFINITY] {

@@ -90,7 +90,7 @@ mod tests {
         assert!(matches!(windows(SlidingWindow { patch: 0, ..sliding(56, 14) }, [56, 56]), Err(MaskError::Multiple { .. })));
         assert!(matches!(windows(sliding(56, 70), [56, 56]), Err(MaskError::Stride { stride: 70, window: 56 })));
         let error = windows(sliding(14, 14), [14 * 17, 14 * 17]).unwrap_err();
-        assert_eq!(error.to_string(), "the image needs 289 windows, the limit is 256 (masks.max_windows)");
+        assert_eq!(error.to_string(), "the image needs 289 windows, the limit is 256 (limits.masks.max_windows)");
         let huge = u32::MAX / 14 * 14;
         assert!(matches!(windows(sliding(14, 14), [huge, huge]), Err(MaskError::TooManyWindows { .. })));
         assert!(windows(sliding(huge, huge), [huge, huge]).is_ok());

@@ -22,7 +22,12 @@ pub struct BandRange {
 #[must_use]
 pub fn bands(dims: &[usize], dtype: DType, max_bytes: usize) -> Vec<BandRange> {
     let Some((&n, rest)) = dims.split_first() else { return Vec::new() };
-    let n_bytes = rest.iter().product::<usize>() * dtype.n_bytes();
+    bands_of(n, rest.iter().product::<usize>() * dtype.n_bytes(), max_bytes)
+}
+
+/// The same for `n` pieces of `n_bytes` each.
+#[must_use]
+pub fn bands_of(n: usize, n_bytes: usize, max_bytes: usize) -> Vec<BandRange> {
     let count = (max_bytes / n_bytes.max(1)).max(1);
     let band = |(index, begin): (usize, usize)| {
         let end = (begin + count).min(n);

@@ -8,7 +8,7 @@ mod dtype;
 mod encode;
 mod select;
 
-pub use bands::{BandRange, bands, crc32};
+pub use bands::{BandRange, bands, bands_of, crc32};
 pub use dtype::{DType, Layout};
 pub use encode::{EncodeError, EncodeOptions, Encoded, encode};
 pub use select::Selection;

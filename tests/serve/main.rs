@@ -8,5 +8,6 @@ mod errors;
 mod lifecycle;
 mod options;
 mod overload;
+mod segment;
 mod support;
 mod unary;

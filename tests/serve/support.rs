@@ -13,7 +13,8 @@ use densevit::{
     config::ServeConfig,
     engine::Engine,
     grpc::pb::v1::{self as pb, dense_vision_client::DenseVisionClient},
-    import::{HeadOptions, ImportOptions, import},
+    import::{HeadOptions, ImportOptions, SegmentOptions, import},
+    manifest::{Facet, Tap},
     server::Server,
 };
 use hyper_util::{
@@ -81,7 +82,8 @@ impl TestServer {
     }
 }
 
-/// The model repository of all tests, imported once: "tiny" (DINO, patch 16, a LiFT head) and "registers" (DINOv2, patch 14).
+/// The model repository of all tests, imported once: "tiny" (DINO, patch 16, a LiFT head, a SegViT head of seven classes) and
+/// "registers" (DINOv2, patch 14).
 fn repository() -> &'static Path {
     static REPOSITORY: OnceLock<TempDir> = OnceLock::new();
     REPOSITORY
@@ -90,6 +92,11 @@ fn repository() -> &'static Path {
             let mut tiny = ImportOptions::new(fixture("backbones/dino_s16.safetensors"), folder.path().to_path_buf(), "tiny");
             let source = fixture("lift/lift_c64_p16.safetensors");
             tiny.head = Some(HeadOptions::new(source));
+            let token = |layer| Tap { facet: Facet::Token, layer };
+            let head = SegmentOptions::new(fixture("segvit/atm_k7_c64_d32.safetensors"));
+            // Three stages on a model of two blocks; its weights know nothing of it.
+            let taps = Some(vec![token(1), token(0), token(1)]);
+            tiny.segment = Some(SegmentOptions { taps, heads: Some(4), ..head });
             let registers = fixture("backbones/dinov2_s14_reg4.safetensors");
             for options in [tiny, ImportOptions::new(registers, folder.path().to_path_buf(), "registers")] {
                 import(&options, |_entry| Ok(())).unwrap();

@@ -39,6 +39,14 @@ pub enum AssembleError {
         /// Index of the band.
         index: u32,
     },
+    /// Masks are missing.
+    #[error("the answer holds {got} masks, the header says {expected}")]
+    Masks {
+        /// Masks that came.
+        got: u32,
+        /// Masks that the header announced.
+        expected: u32,
+    },
     /// The bands do not add up.
     #[error("the bands hold {got} bytes, the header says {expected}")]
     Length {
@@ -58,12 +66,55 @@ pub struct Features {
     pub data: Bytes,
 }
 
+/// A segmentation.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Segmentation {
+    /// What the masks are.
+    pub header: pb::SegmentHeader,
+    /// One mask a class, for the formats that have them.
+    pub masks: Vec<pb::Mask>,
+    /// Labels, scores or a file, for the others.
+    pub data: Bytes,
+    /// Features of the same run, when asked for.
+    pub features: Option<Features>,
+}
+
+/// Bands that came, in order.
+#[derive(Debug, Default)]
+struct Bands {
+    n_bands: u32,
+    data: BytesMut,
+}
+
+impl Bands {
+    fn push(&mut self, band: &pb::Band) -> Result<(), AssembleError> {
+        if band.index != self.n_bands {
+            return Err(AssembleError::Order { got: band.index, expected: self.n_bands });
+        }
+        if crc32(&band.data) != band.crc32 {
+            return Err(AssembleError::Checksum { index: band.index });
+        }
+        self.data.extend_from_slice(&band.data);
+        self.n_bands += 1;
+        Ok(())
+    }
+
+    fn finish(self, n_bands: u32, n_bytes: u64) -> Result<Bytes, AssembleError> {
+        if self.n_bands != n_bands {
+            return Err(AssembleError::Truncated { n_bands: self.n_bands, expected: n_bands });
+        }
+        if self.data.len() as u64 != n_bytes {
+            return Err(AssembleError::Length { got: self.data.len(), expected: n_bytes });
+        }
+        Ok(self.data.freeze())
+    }
+}
+
 /// Collects the parts of one answer.
 #[derive(Debug, Default)]
 pub struct Assembler {
     header: Option<pb::ChunkedHeader>,
-    n_bands: u32,
-    data: BytesMut,
+    bands: Bands,
 }
 
 impl Assembler {
@@ -77,23 +128,10 @@ impl Assembler {
                 self.header = Some(header);
                 Ok(())
             }
-            (Some(Part::Header(_)), Some(_)) => Err(AssembleError::NoHeader),
-            (Some(Part::Band(band)), Some(_)) => self.push_band(&band),
-            (Some(Part::Band(_)), None) => Err(AssembleError::NoHeader),
+            (Some(Part::Band(band)), Some(_)) => self.bands.push(&band),
+            (Some(_), _) => Err(AssembleError::NoHeader),
             (None, _) => Err(AssembleError::Empty),
         }
-    }
-
-    fn push_band(&mut self, band: &pb::Band) -> Result<(), AssembleError> {
-        if band.index != self.n_bands {
-            return Err(AssembleError::Order { got: band.index, expected: self.n_bands });
-        }
-        if crc32(&band.data) != band.crc32 {
-            return Err(AssembleError::Checksum { index: band.index });
-        }
-        self.data.extend_from_slice(&band.data);
-        self.n_bands += 1;
-        Ok(())
     }
 
     /// The whole tensor, once the stream has ended.
@@ -102,14 +140,59 @@ impl Assembler {
     /// When parts are missing.
     pub fn finish(self) -> Result<Features, AssembleError> {
         let chunked = self.header.ok_or(AssembleError::NoHeader)?;
-        if self.n_bands != chunked.n_bands {
-            return Err(AssembleError::Truncated { n_bands: self.n_bands, expected: chunked.n_bands });
-        }
         let header = chunked.header.ok_or(AssembleError::NoHeader)?;
-        if self.data.len() as u64 != header.data_bytes {
-            return Err(AssembleError::Length { got: self.data.len(), expected: header.data_bytes });
+        let data = self.bands.finish(chunked.n_bands, header.data_bytes)?;
+        Ok(Features { header, data })
+    }
+}
+
+/// Collects the parts of one segmentation.
+#[derive(Debug, Default)]
+pub struct SegmentAssembler {
+    header: Option<pb::ChunkedSegmentHeader>,
+    masks: Vec<pb::Mask>,
+    bands: Bands,
+    features: Option<Assembler>,
+}
+
+impl SegmentAssembler {
+    /// Takes the next part.
+    ///
+    /// # Errors
+    /// When the part is damaged or not the one that is due.
+    pub fn push(&mut self, chunk: pb::SegmentChunk) -> Result<(), AssembleError> {
+        use pb::segment_chunk::Part;
+        match (chunk.part, &self.header) {
+            (Some(Part::Header(header)), None) => {
+                self.features = header.has_features.then(Assembler::default);
+                self.header = Some(header);
+                Ok(())
+            }
+            (Some(Part::Mask(mask)), Some(_)) => {
+                self.masks.push(mask);
+                Ok(())
+            }
+            (Some(Part::Band(band)), Some(_)) => self.bands.push(&band),
+            (Some(Part::Features(chunk)), Some(_)) => self.features.as_mut().ok_or(AssembleError::NoHeader)?.push(chunk),
+            (Some(_), _) => Err(AssembleError::NoHeader),
+            (None, _) => Err(AssembleError::Empty),
         }
-        Ok(Features { header, data: self.data.freeze() })
+    }
+
+    /// The whole segmentation, once the stream has ended.
+    ///
+    /// # Errors
+    /// When parts are missing.
+    pub fn finish(self) -> Result<Segmentation, AssembleError> {
+        let chunked = self.header.ok_or(AssembleError::NoHeader)?;
+        let header = chunked.header.ok_or(AssembleError::NoHeader)?;
+        let n_masks = u32::try_from(self.masks.len()).unwrap_or(u32::MAX);
+        if n_masks != header.n_masks {
+            return Err(AssembleError::Masks { got: n_masks, expected: header.n_masks });
+        }
+        let data = self.bands.finish(chunked.n_bands, header.data_bytes)?;
+        let features = self.features.map(Assembler::finish).transpose()?;
+        Ok(Segmentation { header, masks: self.masks, data, features })
     }
 }
 

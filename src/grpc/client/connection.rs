@@ -9,7 +9,7 @@ use tonic::{
 };
 
 use crate::{
-    grpc::client::assemble::{AssembleError, Assembler, Features},
+    grpc::client::assemble::{AssembleError, Assembler, Features, SegmentAssembler, Segmentation},
     grpc::pb::v1::{self as pb, dense_vision_client::DenseVisionClient},
 };
 
@@ -96,6 +96,19 @@ impl Client {
         let answer = self.0.clone().extract(request).await?.into_inner();
         let header = answer.header.ok_or(ClientError::Answer(AssembleError::NoHeader))?;
         Ok(Features { header, data: answer.data })
+    }
+
+    /// Segments one image, in parts, and puts them together.
+    ///
+    /// # Errors
+    /// The server's refusal, or a damaged answer.
+    pub async fn segment(&self, request: pb::SegmentRequest) -> Result<Segmentation, ClientError> {
+        let mut chunks = self.0.clone().segment_chunked(request).await?.into_inner();
+        let mut assembler = SegmentAssembler::default();
+        while let Some(chunk) = chunks.message().await? {
+            assembler.push(chunk).map_err(ClientError::Answer)?;
+        }
+        assembler.finish().map_err(ClientError::Answer)
     }
 
     /// All models of the server.

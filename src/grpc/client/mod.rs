@@ -1,9 +1,9 @@
 //! The client side: what the command line uses to talk to a server, here or elsewhere.
 //!
-//! In: request messages. Out: whole feature tensors, reassembled from bands and checked. Called by `commands`.
+//! In: request messages. Out: whole feature tensors and segmentations, reassembled from bands and checked. Called by `commands`.
 
 mod assemble;
 mod connection;
 
-pub use assemble::{AssembleError, Features};
+pub use assemble::{AssembleError, Features, Segmentation};
 pub use connection::{Client, ClientError};

@@ -169,7 +169,7 @@ fn classes_share_one_limit() {
     assert_eq!(all, masks.iter().map(outlines).collect::<Vec<_>>());
     for max_points in [255, 100] {
         let error = polygons_of_labels(&map, &classes, 0.0, &limits(max_points)).unwrap_err();
-        assert!(error.to_string().contains(&format!("the limit is {max_points} (masks.max_points)")), "{error}");
+        assert!(error.to_string().contains(&format!("the limit is {max_points} (limits.masks.max_points)")), "{error}");
     }
 }
 

@@ -1,0 +1,109 @@
+//! One image to masks: decode, resize, cut into windows, batch, run, put together, encode.
+//!
+//! # Design
+//! Windows of one image are jobs of the batcher like any others: they share runs with each other and with other requests of the same
+//! size, and each is lost or kept with its request. Scores are averaged where windows overlap; labels are chosen after that, on the
+//! raster that the caller asked for.
+
+mod encode;
+mod plan;
+mod raster;
+mod request;
+mod tiles;
+
+use std::sync::Arc;
+
+use tokio::time::Instant;
+
+pub use request::{ClassArea, ClassMask, MaskData, MaskFormat, MaskRequest, MaskSize, SegmentRequest, Segmented, WindowRequest};
+
+use crate::{
+    engine::{
+        Clock, Engine, InferError, LoadedModel, Timing,
+        extract::FeaturePart,
+        input::Input,
+        segment::{
+            encode::{EncodedMasks, Material, encode},
+            plan::SegmentPlan,
+            raster::{MaskRaster, mask_failed},
+            tiles::Runs,
+        },
+    },
+    masks::Scores,
+};
+
+impl Engine {
+    /// Segments one image.
+    ///
+    /// # Errors
+    /// See [`InferError`]; nothing of a failed request stays behind, and no other request is affected.
+    pub async fn segment(&self, request: SegmentRequest, clock: Clock) -> Result<Segmented, InferError> {
+        let SegmentRequest { input, masks: asked, features } = request;
+        let model = self.model(&input.model)?;
+        let manifest = model.manifest();
+        let plan = SegmentPlan::new(&input, &asked, manifest, self.limits())?;
+        let part = features.map(|features| FeaturePart::new(features, manifest, self.limits())).transpose()?;
+        let sizes = self.sizes(&input, &plan.recipe)?;
+        let windows = plan.windows([sizes.input.0, sizes.input.1], part.is_some(), self.limits())?;
+        let of_masks = plan.n_bytes(sizes, &asked, manifest, self.limits())?;
+        let of_features = part.as_ref().map(|part| part.n_bytes(sizes.input, manifest, self.limits())).transpose()?;
+        if clock.is_expired() {
+            return Err(InferError::DeadlineExceeded { stage: "before decoding" });
+        }
+        let n_bytes =
+            [of_masks, of_features.unwrap_or_default()].into_iter().fold(sizes.n_bytes(&input.image), u64::saturating_add);
+        let _place = self.admit(n_bytes)?;
+        let Input { image, geometry, decode, resize } = self.prepare_input(&input, &plan.recipe, clock).await?;
+        let raster = MaskRaster::new(&asked, &geometry, manifest, &self.limits().masks)?;
+        let selected = part.as_ref().map(|part| part.select(&geometry, manifest)).transpose()?;
+
+        let key = part.as_ref().map(FeaturePart::key);
+        let Runs { scores, features, timing } = self.run_windows(&model, key, image, &windows, clock).await?;
+        let encoding = Instant::now();
+        let (size, place) = (raster.pixels.size(), raster.place);
+        let format = asked.format;
+        let encoded = self.encode_masks(&model, plan, raster, scores, asked, clock).await?;
+        let mut extracted = match part.zip(selected) {
+            None => None,
+            Some(part) => Some(self.encode_features(&model, part, features, geometry.clone(), clock).await?),
+        };
+        let (postprocess, total) = (encoding.elapsed(), clock.arrived.elapsed());
+        let timing = Timing { decode, resize, postprocess, total, ..timing };
+        extracted.iter_mut().for_each(|extracted| extracted.timing = timing);
+        let EncodedMasks { classes, masks, data, unit_bytes, label_bytes } = encoded;
+        Ok(Segmented {
+            model,
+            format,
+            size,
+            raster: place,
+            label_bytes,
+            classes,
+            data,
+            unit_bytes,
+            masks,
+            geometry,
+            n_windows: windows.len(),
+            features: extracted,
+            warnings: Vec::new(),
+            timing,
+        })
+    }
+
+    async fn encode_masks(
+        &self,
+        model: &Arc<LoadedModel>,
+        plan: SegmentPlan,
+        raster: MaskRaster,
+        scores: Scores,
+        asked: MaskRequest,
+        clock: Clock,
+    ) -> Result<EncodedMasks, InferError> {
+        let (model, limits) = (Arc::clone(model), self.limits().masks);
+        let work = move || {
+            let specs = model.manifest().segmenter.as_ref().map(|head| head.classes.as_slice()).unwrap_or_default();
+            let material = Material { scores: &scores, raster: &raster.pixels, classes: &plan.classes, specs, limits: &limits };
+            encode(&material, &asked)
+        };
+        self.cpu().run("while encoding the masks", clock.deadline, work).await?.map_err(mask_failed)
+    }
+}

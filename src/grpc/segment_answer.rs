@@ -1,0 +1,106 @@
+//! The engine's segmentations into protobuf messages.
+
+use bytes::Bytes;
+
+use crate::{
+    engine::{ClassArea, ClassMask, MaskData, MaskFormat, Segmented},
+    grpc::answer,
+    grpc::pb::v1 as pb,
+    manifest::{ClassSpec, Manifest, SegmenterFile},
+    masks::Polygon,
+    preprocess::Rect,
+};
+
+/// One message with everything.
+#[must_use]
+pub(super) fn response(segmented: Segmented) -> pb::SegmentResponse {
+    let header = header(&segmented);
+    pb::SegmentResponse {
+        header: Some(header),
+        masks: segmented.masks.into_iter().map(mask).collect(),
+        features: segmented.features.map(answer::response),
+        data: segmented.data,
+    }
+}
+
+/// Everything about an answer but masks, data and features.
+#[must_use]
+pub(super) fn header(segmented: &Segmented) -> pb::SegmentHeader {
+    let manifest = segmented.model.manifest();
+    let [x, y, dx, dy] = segmented.raster;
+    let has_labels = matches!(segmented.format, MaskFormat::Labels | MaskFormat::Png);
+    pb::SegmentHeader {
+        model: manifest.name.clone(),
+        version: manifest.version.to_string(),
+        digest: segmented.model.digest().to_owned(),
+        format: format(segmented.format) as i32,
+        rows: answer::to_u32(segmented.size[0]),
+        cols: answer::to_u32(segmented.size[1]),
+        label_bytes: if has_labels { answer::to_u32(segmented.label_bytes) } else { 0 },
+        void_label: if segmented.label_bytes == 1 { u32::from(u8::MAX) } else { u32::from(u16::MAX) },
+        classes: segmented.classes.iter().map(|found| class_area(*found, manifest)).collect(),
+        input: Some(answer::size(segmented.geometry.input_size())),
+        original: Some(answer::size(segmented.geometry.original_size())),
+        raster_to_image: Some(pb::Affine { x0: x + dx / 2.0, dx, y0: y + dy / 2.0, dy }),
+        n_windows: answer::to_u32(segmented.n_windows),
+        data_bytes: segmented.data.len() as u64,
+        n_masks: answer::to_u32(segmented.masks.len()),
+        warnings: segmented.warnings.clone(),
+        timing: Some(answer::timing(&segmented.timing)),
+    }
+}
+
+fn class_area(found: ClassArea, manifest: &Manifest) -> pb::ClassArea {
+    let class = manifest.segmenter.as_ref().and_then(|segmenter| segmenter.classes.get(found.index));
+    pb::ClassArea { area: found.area, score: found.score, ..class.map(|class| describe(found.index, class)).unwrap_or_default() }
+}
+
+fn describe(index: usize, class: &ClassSpec) -> pb::ClassArea {
+    let [red, green, blue] = class.color.map(u32::from);
+    let color = red << 16 | green << 8 | blue;
+    pb::ClassArea { index: answer::to_u32(index), name: class.name.clone(), color, area: 0, score: 0.0 }
+}
+
+/// What clients may know of a head.
+#[must_use]
+pub(super) fn segmenter(head: &SegmenterFile) -> pb::Segmenter {
+    pb::Segmenter {
+        form: head.form.name().to_owned(),
+        classes: head.classes.iter().enumerate().map(|(index, class)| describe(index, class)).collect(),
+        size: head.size.map(|[height, width]| pb::Size { height, width }),
+        upscale: head.upscale,
+        parameters: head.parameters,
+    }
+}
+
+/// The message of one mask.
+#[must_use]
+pub(super) fn mask(mask: ClassMask) -> pb::Mask {
+    let data = match mask.mask {
+        MaskData::Bits(bits) => pb::mask::Mask::Bits(bits),
+        MaskData::Rle(runs) => pb::mask::Mask::Rle(Bytes::from(runs)),
+        MaskData::Polygons(all) => pb::mask::Mask::Polygons(pb::Polygons { polygons: all.iter().map(polygon).collect() }),
+    };
+    let bounds = mask.bounds.map(|Rect { x, y, width, height }| pb::Box { x, y, width, height });
+    pb::Mask { class_index: answer::to_u32(mask.index), r#box: bounds, mask: Some(data) }
+}
+
+fn polygon(polygon: &Polygon) -> pb::Polygon {
+    pb::Polygon { outer: Some(ring(&polygon.outer)), holes: polygon.holes.iter().map(|hole| ring(hole)).collect() }
+}
+
+fn ring(corners: &[[u32; 2]]) -> pb::Ring {
+    pb::Ring { corners: corners.as_flattened().to_vec() }
+}
+
+fn format(format: MaskFormat) -> pb::MaskFormat {
+    match format {
+        MaskFormat::Labels => pb::MaskFormat::Labels,
+        MaskFormat::Scores => pb::MaskFormat::Scores,
+        MaskFormat::Bits => pb::MaskFormat::Bits,
+        MaskFormat::Rle => pb::MaskFormat::Rle,
+        MaskFormat::Polygons => pb::MaskFormat::Polygons,
+        MaskFormat::Png => pb::MaskFormat::Png,
+        MaskFormat::Nothing => pb::MaskFormat::None,
+    }
+}

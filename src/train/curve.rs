@@ -1,4 +1,4 @@
-//! The log of a run as a picture: the loss on the left, the validation distances beside bilinear's on the right.
+//! The log of a run as a picture: the loss on the left, what validation gave on the right.
 
 use std::{fs, io::Cursor, path::Path};
 
@@ -9,7 +9,7 @@ use embedded_graphics::{
     geometry::{OriginDimensions, Point, Size},
     mono_font::{MonoTextStyle, ascii::FONT_9X15},
     pixelcolor::{Rgb888, RgbColor as _},
-    primitives::{Line, Polyline, Primitive as _, PrimitiveStyle, Rectangle},
+    primitives::{Line as Stroke, Polyline, Primitive as _, PrimitiveStyle, Rectangle},
     text::{Alignment, Text},
 };
 use serde_json::Value;
@@ -29,14 +29,37 @@ const INK: Rgb888 = Rgb888::new(60, 60, 60);
 const GRID: Rgb888 = Rgb888::new(225, 225, 225);
 const FAINT: Rgb888 = Rgb888::new(190, 210, 235);
 const BLUE: Rgb888 = Rgb888::new(31, 100, 180);
-/// Of a scale: the head's line and bilinear's.
-const COLOURS: [[Rgb888; 2]; 4] = [
-    [BLUE, FAINT],
-    [Rgb888::new(215, 100, 20), Rgb888::new(240, 205, 175)],
-    [Rgb888::new(40, 140, 60), Rgb888::new(185, 220, 190)],
-    [Rgb888::new(130, 60, 150), Rgb888::new(215, 190, 220)],
+/// Of the lines of a chart, in turn: strong and faint.
+const COLOURS: [Rgb888; 8] = [
+    BLUE,
+    FAINT,
+    Rgb888::new(215, 100, 20),
+    Rgb888::new(240, 205, 175),
+    Rgb888::new(40, 140, 60),
+    Rgb888::new(185, 220, 190),
+    Rgb888::new(130, 60, 150),
+    Rgb888::new(215, 190, 220),
 ];
-const SCALES: [&str; 4] = ["head, half to full", "head, quarter to half", "head, eighth to quarter", "head, 16th to eighth"];
+
+/// What is drawn on the right.
+#[derive(Clone, Debug)]
+pub struct Chart {
+    /// What stands above it.
+    pub title: &'static str,
+    /// Lines, those of a pair one after the other.
+    pub lines: Vec<Line>,
+}
+
+/// A number of the log over the steps.
+#[derive(Clone, Copy, Debug)]
+pub struct Line {
+    /// Key in the log.
+    pub key: &'static str,
+    /// Place in the list under the key; none where a number stands there.
+    pub idx: Option<usize>,
+    /// For the legend.
+    pub name: &'static str,
+}
 
 /// One line of a panel: colour, name (none: not in the legend) and points.
 struct Curve {
@@ -73,22 +96,21 @@ impl DrawTarget for Canvas {
 ///
 /// # Errors
 /// When the log cannot be read or the picture not written.
-pub fn draw(log: &Path, out: &Path) -> anyhow::Result<()> {
+pub fn draw(log: &Path, out: &Path, chart: &Chart) -> anyhow::Result<()> {
     let text = fs::read_to_string(log).with_context(|| format!("reading {}", log.display()))?;
     let lines: Vec<Value> = text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
     let losses = series(&lines, |line| line["loss"].as_f64());
-    let of = |key: &'static str, scale: usize| series(&lines, move |line| line[key][scale].as_f64());
     let mut canvas = Canvas(image::RgbImage::from_pixel(WIDTH, HEIGHT, image::Rgb([255; 3])));
     let loss =
         [Curve { colour: BLUE, name: "loss", points: smoothed(&losses) }, Curve { colour: FAINT, name: "", points: losses }];
-    let pair = |(scale, (name, [strong, faint])): (usize, (&'static str, [Rgb888; 2]))| {
-        let head = Curve { colour: strong, name, points: of("validation", scale) };
-        [head, Curve { colour: faint, name: "bilinear", points: of("bilinear", scale) }]
+    let curve = |(line, colour): (&Line, &Rgb888)| {
+        let value = |of: &Value| line.idx.map_or(&of[line.key], |idx| &of[line.key][idx]).as_f64();
+        Curve { colour: *colour, name: line.name, points: series(&lines, value) }
     };
-    let pairs = SCALES.into_iter().zip(COLOURS).enumerate().flat_map(pair);
-    let distances: Vec<Curve> = pairs.filter(|curve| !curve.points.is_empty()).collect();
+    let curves = chart.lines.iter().zip(COLOURS.iter().cycle()).map(curve);
+    let curves: Vec<Curve> = curves.filter(|curve| !curve.points.is_empty()).collect();
     panel(&mut canvas, 0, "training loss", &loss);
-    panel(&mut canvas, 1, "validation: mean of 1 - cos", &distances);
+    panel(&mut canvas, 1, chart.title, &curves);
     let mut png = Cursor::new(Vec::new());
     canvas.0.write_to(&mut png, image::ImageFormat::Png)?;
     checkpoint::write_bytes(out, png.get_ref())
@@ -135,7 +157,7 @@ fn panel(canvas: &mut Canvas, idx: i32, title: &str, curves: &[Curve]) {
         let [row, column] =
             [[place(&[across.0, at[1]]), place(&[across.1, at[1]])], [place(&[at[0], up.0]), place(&[at[0], up.1])]];
         for [from, to] in [row, column] {
-            let Ok(()) = Line::new(from, to).into_styled(PrimitiveStyle::with_stroke(GRID, 1)).draw(canvas);
+            let Ok(()) = Stroke::new(from, to).into_styled(PrimitiveStyle::with_stroke(GRID, 1)).draw(canvas);
         }
         write(canvas, &format!("{:.4}", at[1]), row[0] + Point::new(-6, 4), INK, Alignment::Right);
         write(canvas, &format!("{:.0}", at[0]), column[0] + Point::new(0, 20), INK, Alignment::Center);
@@ -165,7 +187,7 @@ mod tests {
         let [log, out] = ["log.jsonl", "loss.png"].map(|name| folder.path().join(name));
         let lines: Vec<String> = (0..200).map(|step| format!("{{\"step\":{step},\"loss\":{}}}", 200 - step)).collect();
         fs::write(&log, lines.join("\n")).unwrap();
-        draw(&log, &out).unwrap();
+        draw(&log, &out, &Chart { title: "", lines: Vec::new() }).unwrap();
         let picture = image::open(&out).unwrap().into_rgb8();
         let blue = image::Rgb([BLUE.r(), BLUE.g(), BLUE.b()]);
         let drawn: Vec<(u32, u32)> = picture

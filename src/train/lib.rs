@@ -23,8 +23,11 @@ pub mod cost;
 pub mod curve;
 pub mod validation;
 
-pub mod eval;
 pub mod fit;
+
+pub mod lift;
+
+pub mod eval;
 pub mod install;
 
 pub mod commands;

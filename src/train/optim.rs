@@ -1,4 +1,5 @@
-//! Adam (Kingma and Ba, 2015), over named tensors, with moments that can be saved: the framework's own cannot.
+//! Adam (Kingma and Ba, 2015), with decoupled decay and groups (AdamW, Loshchilov and Hutter, 2019), over named tensors, with moments
+//! that can be saved: the framework's own cannot.
 
 use std::collections::BTreeMap;
 
@@ -10,10 +11,24 @@ const BETA1: f64 = 0.9;
 const BETA2: f64 = 0.999;
 const EPSILON: f64 = 1e-8;
 
+/// How a tensor moves.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Group {
+    /// Factor on the learning rate.
+    pub rate: f64,
+    /// Share of the weight that a step takes off, times the learning rate.
+    pub decay: f64,
+}
+
+impl Group {
+    /// Plain Adam.
+    pub const PLAIN: Self = Self { rate: 1.0, decay: 0.0 };
+}
+
 /// State of the optimiser.
 #[derive(Debug)]
 pub struct Adam {
-    weights: BTreeMap<String, Tensor>,
+    weights: BTreeMap<String, (Tensor, Group)>,
     first: BTreeMap<String, Tensor>,
     second: BTreeMap<String, Tensor>,
     n_steps: i32,
@@ -23,8 +38,15 @@ impl Adam {
     /// Over all trainable tensors of `store`, with moments of zero.
     #[must_use]
     pub fn new(store: &VarStore) -> Self {
-        let weights: BTreeMap<_, _> = store.variables().into_iter().filter(|(_, tensor)| tensor.requires_grad()).collect();
-        let zeros = || weights.iter().map(|(name, tensor)| (name.clone(), tensor.zeros_like().detach())).collect();
+        Self::with_groups(store, |_name| Group::PLAIN)
+    }
+
+    /// The same; `group` says how each tensor moves.
+    #[must_use]
+    pub fn with_groups(store: &VarStore, group: impl Fn(&str) -> Group) -> Self {
+        let trainable = store.variables().into_iter().filter(|(_, tensor)| tensor.requires_grad());
+        let weights: BTreeMap<_, _> = trainable.map(|(name, tensor)| (name.clone(), (tensor, group(&name)))).collect();
+        let zeros = || weights.iter().map(|(name, (tensor, _))| (name.clone(), tensor.zeros_like().detach())).collect();
         Self { first: zeros(), second: zeros(), weights, n_steps: 0 }
     }
 
@@ -33,20 +55,41 @@ impl Adam {
         loss.backward();
     }
 
+    /// Shortens the gradients that were accumulated, all by one factor, if their norm together is above `limit`. Returns the norm.
+    pub fn clip(&mut self, limit: f64) -> f64 {
+        let gradients: Vec<Tensor> = self.weights.values().map(|(weight, _)| weight.grad()).filter(Tensor::defined).collect();
+        if gradients.is_empty() {
+            return 0.0;
+        }
+        tch::no_grad(|| {
+            let norms: Vec<Tensor> = gradients.iter().map(Tensor::norm).collect();
+            let norm = Tensor::stack(&norms, 0).norm().double_value(&[]);
+            if norm > limit {
+                gradients.into_iter().for_each(|mut gradient| drop(gradient.g_mul_scalar_(limit / norm)));
+            }
+            norm
+        })
+    }
+
     /// One step along the gradients that were accumulated; then there are none.
     pub fn step(&mut self, rate: f64) {
         self.n_steps += 1;
         let (bias1, bias2) = (1.0 - BETA1.powi(self.n_steps), 1.0 - BETA2.powi(self.n_steps));
         tch::no_grad(|| {
-            for ((weight, first), second) in self.weights.values_mut().zip(self.first.values_mut()).zip(self.second.values_mut())
+            for (((weight, group), first), second) in
+                self.weights.values_mut().zip(self.first.values_mut()).zip(self.second.values_mut())
             {
                 let gradient = weight.grad();
                 if !gradient.defined() {
                     continue;
                 }
+                let rate = rate * group.rate;
                 let _updated = first.g_mul_scalar_(BETA1).g_add_(&(&gradient * (1.0 - BETA1)));
                 let _updated = second.g_mul_scalar_(BETA2).g_add_(&(&gradient * &gradient * (1.0 - BETA2)));
                 let spread = (&*second / bias2).sqrt() + EPSILON;
+                if group.decay > 0.0 {
+                    let _decayed = weight.g_mul_scalar_(1.0 - rate * group.decay);
+                }
                 let _updated = weight.g_sub_(&(&*first * (rate / bias1) / spread));
                 weight.zero_grad();
             }
@@ -121,5 +164,31 @@ impl Average {
     #[must_use]
     pub fn restore(&self, saved: &BTreeMap<String, Tensor>) -> Option<String> {
         checkpoint::assign(named(&self.tensors), |name| saved.get(&format!("average.{name}")))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tch::Device;
+
+    use super::*;
+
+    #[test]
+    fn groups_scale_the_rate_and_decay_and_long_gradients_are_shortened() {
+        let store = VarStore::new(Device::Cpu);
+        let (fast, slow) = (store.root().var("fast", &[2], tch::nn::Init::Const(1.0)), store.root().ones("slow", &[2]));
+        let group = |name: &str| match name {
+            "fast" => Group { rate: 10.0, decay: 0.5 },
+            _ => Group::PLAIN,
+        };
+        let mut adam = Adam::with_groups(&store, group);
+        adam.accumulate(&(&fast * 3.0 + &slow * 4.0).sum(Kind::Float));
+        // sqrt(2 * 9 + 2 * 16) is 7.07; shortened to 5, each share is 1 / sqrt(2).
+        assert!((adam.clip(5.0) - 50f64.sqrt()).abs() < 1e-5);
+        assert!((adam.clip(5.0) - 5.0).abs() < 1e-5);
+        adam.step(0.01);
+        // The first step of Adam is the rate itself; decay takes 0.1 * 0.5 of the weight first.
+        let value = |tensor: &Tensor| tensor.double_value(&[0]);
+        assert!((value(&fast) - (0.95 - 0.1)).abs() < 1e-6 && (value(&slow) - 0.99).abs() < 1e-6, "{fast} {slow}");
     }
 }

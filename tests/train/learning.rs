@@ -15,8 +15,8 @@ use train::{
     backbone::Backbone,
     config::LiftConfig,
     data::{cache, loader::Shape, photos as folders, source::Source},
-    fit::{self, HEAD, Job},
     head::{Head, HeadShape},
+    lift::{self, HEAD, Job},
     loss::cosine_distance,
     optim::Adam,
     validation::Scores,
@@ -108,7 +108,7 @@ impl Bench {
         let validation = self.validation.clone();
         let tap = Tap { facet: Facet::Token, layer: 1 };
         let card = LiftCard { tap, backbone_source_sha256: "none".into(), license: "test".into(), scores: Vec::new() };
-        fit::train(&Job { config: &self.config, head, shape: self.shape, validation, card, out, stop }, source, resume)
+        lift::train(&Job { config: &self.config, head, shape: self.shape, validation, card, out, stop }, source, resume)
     }
 }
 

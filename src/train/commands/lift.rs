@@ -20,9 +20,9 @@ use crate::{
     backbone::Backbone,
     config::{Downscale, Framing, LiftConfig, Objective, Preset, Products, Schedule},
     data::{cache, loader::Shape, photos, source::Source},
-    fit::{self, Job},
     head::HeadShape,
     install::install,
+    lift::{self, Job},
 };
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -183,9 +183,9 @@ pub fn run(args: LiftArgs) -> anyhow::Result<()> {
     let example = validation.first().cloned().unwrap_or_default();
     let job = Job { config: &config, head, shape, validation, card, out: &args.out, stop: &stop };
     let source = cached.map_or_else(|| Source::live(split.train, backbone, &config), Source::Cached);
-    let scores = fit::train(&job, source, args.resume)?;
+    let scores = lift::train(&job, source, args.resume)?;
     println!("cosine distance {:.1} % below bilinear", 100.0 * scores.gain());
-    let file = args.out.join(fit::HEAD);
+    let file = args.out.join(lift::HEAD);
     if args.no_install {
         println!("serve it: densevit head {} {}", args.model.display(), file.display());
         return Ok(());

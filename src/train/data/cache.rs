@@ -8,17 +8,11 @@
 use std::{
     fs,
     path::{Path, PathBuf},
-    sync::{
-        atomic::{AtomicUsize, Ordering},
-        mpsc::sync_channel,
-    },
-    thread,
 };
 
 use anyhow::{Context as _, bail, ensure};
 use densevit::tensor::FeatureMap;
 use half::f16;
-use indicatif::{ProgressBar, ProgressStyle};
 use safetensors::{Dtype, SafeTensors, serialize, tensor::TensorView};
 use sha2::{Digest as _, Sha256};
 
@@ -28,12 +22,10 @@ use crate::{
     config::LiftConfig,
     data::{
         photos::Photo,
+        threads::make_and_take,
         view::{View, make_view},
     },
 };
-
-/// Views that wait for the backbone, for each thread that makes them.
-const AHEAD: usize = 2;
 
 /// One example. Images are `[S, S, 3]` u8, features `[h, w, C]` f16.
 #[derive(Clone, Debug)]
@@ -82,35 +74,14 @@ pub fn fill(
     Ok(files)
 }
 
-/// Decodes on other threads than the backbone runs on; the order of arrival does not matter, each example has its own file.
+/// The order of arrival does not matter, each example has its own file.
 fn run_missing(missing: &[&(&Photo, u32, PathBuf)], backbone: &mut Backbone, config: &LiftConfig) -> anyhow::Result<()> {
-    let bar = ProgressBar::new(missing.len() as u64);
-    if let Ok(style) = ProgressStyle::with_template("features {bar:30} {pos}/{len}  {per_sec}  eta {eta}") {
-        bar.set_style(style);
-    }
-    let next = AtomicUsize::new(0);
-    let n_threads = thread::available_parallelism().map_or(1, |n| n.get().div_ceil(2));
-    thread::scope(|scope| {
-        let (sender, views) = sync_channel(AHEAD * n_threads);
-        for _ in 0..n_threads {
-            let (sender, next) = (sender.clone(), &next);
-            scope.spawn(move || {
-                while let Some((photo, idx, file)) = missing.get(next.fetch_add(1, Ordering::Relaxed)) {
-                    if sender.send((make_view(&photo.path, &photo.digest, *idx, config), photo, file)).is_err() {
-                        return;
-                    }
-                }
-            });
+    let make = |(photo, idx, _): &&(&Photo, u32, PathBuf)| make_view(&photo.path, &photo.digest, *idx, config);
+    make_and_take(missing, make, |(photo, _, file), view, bar| {
+        match view {
+            Ok(view) => write(&make_example(&view, backbone, &photo.path)?, file)?,
+            Err(problem) => bar.suspend(|| eprintln!("train: {} is skipped: it {problem}", photo.path.display())),
         }
-        drop(sender);
-        for (view, photo, file) in views {
-            match view {
-                Ok(view) => write(&make_example(&view, backbone, &photo.path)?, file)?,
-                Err(problem) => bar.suspend(|| eprintln!("train: {} is skipped: it {problem}", photo.path.display())),
-            }
-            bar.inc(1);
-        }
-        bar.finish_and_clear();
         Ok(())
     })
 }

@@ -12,7 +12,7 @@ use densevit::tensor::RgbImage;
 use half::f16;
 use tch::{Device, Kind, Tensor};
 
-use crate::data::{cache::Example, source::Source};
+use crate::data::cache::Example;
 
 /// Batches that wait for the step.
 const AHEAD: usize = 2;
@@ -71,36 +71,30 @@ pub struct Batch {
     pub names: Vec<PathBuf>,
 }
 
-/// Makes the batches of the steps, in order.
+/// Makes batches, in order.
 #[derive(Debug)]
-pub struct Loader {
-    batches: Receiver<anyhow::Result<Batch>>,
+pub struct Loader<B> {
+    batches: Receiver<anyhow::Result<B>>,
     waited: Duration,
 }
 
-impl Loader {
-    /// Starts. The order is a fresh shuffle of the examples each epoch, given by `seed` alone: step `n` sees the same examples in a run
-    /// that was interrupted as in one that was not.
+impl<B: Send + 'static> Loader<B> {
+    /// Starts to make the batches of a range of numbers, which is all that a batch depends on: batch `n` holds the same examples in a
+    /// run that was interrupted as in one that was not.
     #[must_use]
-    pub fn start(mut source: Source, batch: usize, (first, end): (u64, u64), seed: u64, shape: Shape) -> Self {
+    pub fn start((first, end): (u64, u64), mut make: impl FnMut(u64) -> anyhow::Result<B> + Send + 'static) -> Self {
         let (sender, batches) = sync_channel(AHEAD);
-        thread::spawn(move || {
-            for step in first..end {
-                let picked = order(source.len(), step, batch, seed);
-                let made = source.read(&picked).and_then(|examples| stack(examples, shape));
-                if sender.send(made).is_err() {
-                    return;
-                }
-            }
-        });
+        thread::spawn(move || (first..end).all(|step| sender.send(make(step)).is_ok()));
         Self { batches, waited: Duration::ZERO }
     }
+}
 
+impl<B> Loader<B> {
     /// The batch of the next step.
     ///
     /// # Errors
     /// When an example cannot be read, or after the last step.
-    pub fn next_batch(&mut self) -> anyhow::Result<Batch> {
+    pub fn next_batch(&mut self) -> anyhow::Result<B> {
         let began = Instant::now();
         let batch = self.batches.recv().context("there are no more batches")?;
         self.waited += began.elapsed();
@@ -114,8 +108,10 @@ impl Loader {
     }
 }
 
-/// Epoch and index of each example of a step. Epochs follow each other without a gap; a batch may span two.
-fn order(n_examples: usize, step: u64, batch: usize, seed: u64) -> Vec<(u64, usize)> {
+/// Epoch and index of each example of a step. The order is a fresh shuffle of the examples each epoch, given by `seed` alone. Epochs
+/// follow each other without a gap; a batch may span two.
+#[must_use]
+pub fn order(n_examples: usize, step: u64, batch: usize, seed: u64) -> Vec<(u64, usize)> {
     let n = n_examples as u64;
     let mut shuffled: Option<(u64, Vec<usize>)> = None;
     let mut picked = Vec::with_capacity(batch);

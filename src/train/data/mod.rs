@@ -6,4 +6,5 @@ pub mod jitter;
 pub mod loader;
 pub mod photos;
 pub mod source;
+pub mod threads;
 pub mod view;

@@ -6,9 +6,7 @@
 
 use std::{
     collections::BTreeSet,
-    num::NonZero,
     path::{Path, PathBuf},
-    thread,
 };
 
 use anyhow::ensure;
@@ -19,6 +17,7 @@ use crate::{
     data::{
         cache::{Example, make_example, read},
         photos::Photo,
+        threads::make_all,
         view::{View, make_view},
     },
 };
@@ -91,19 +90,12 @@ impl Live {
         Ok(examples)
     }
 
-    /// Views, made on as many threads as there are cores.
     fn views(&self, picked: &[(u64, usize)]) -> Vec<Result<View, String>> {
-        let make = |epoch: u64, idx: usize| {
-            let photo = self.photos.get(idx).ok_or("is not there")?;
-            make_view(&photo.path, &photo.digest, u32::try_from(epoch).unwrap_or(u32::MAX), &self.config)
+        let make = |(epoch, idx): &(u64, usize)| {
+            let photo = self.photos.get(*idx).ok_or("is not there")?;
+            make_view(&photo.path, &photo.digest, u32::try_from(*epoch).unwrap_or(u32::MAX), &self.config)
         };
-        let n_threads = thread::available_parallelism().map_or(1, NonZero::get);
-        let share = picked.len().div_ceil(n_threads).max(1);
-        thread::scope(|scope| {
-            let make_all = |part: &'_ [(u64, usize)]| part.iter().map(|(epoch, idx)| make(*epoch, *idx)).collect::<Vec<_>>();
-            let threads: Vec<_> = picked.chunks(share).map(|part| (part.len(), scope.spawn(move || make_all(part)))).collect();
-            let lost = |n: usize| (0..n).map(|_| Err("broke the decoder".to_owned())).collect();
-            threads.into_iter().flat_map(|(n, thread)| thread.join().unwrap_or_else(|_panic| lost(n))).collect()
-        })
+        let views = make_all(picked, make).into_iter();
+        views.map(|view| view.unwrap_or_else(|| Err("broke the decoder".to_owned()))).collect()
     }
 }

@@ -20,12 +20,15 @@ pub mod loss;
 pub mod optim;
 
 pub mod cost;
+
 pub mod curve;
 pub mod validation;
 
 pub mod fit;
 
 pub mod lift;
+
+pub mod segmentation;
 
 pub mod eval;
 pub mod install;

@@ -1,8 +1,10 @@
-//! The trainer: its head against the authors' module, its gradients, its loop, and the circle from photos to served features.
+//! The trainer: its heads against the authors' modules, its gradients, its loop, its backbone against the served one, and the circle from
+//! photos to served features.
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
 mod circle;
 mod head;
+mod layouts;
 mod learning;
 mod support;

@@ -44,7 +44,7 @@ fn blend(pixels: &mut [[f32; 3]], factor: f32, other: impl Fn(&[f32; 3]) -> f32)
 }
 
 /// The pixel with its hue turned by a share of the whole turn; value and saturation (HSV) stay.
-fn turned(pixel: [f32; 3], share: f32) -> [f32; 3] {
+pub(crate) fn turned(pixel: [f32; 3], share: f32) -> [f32; 3] {
     let [red, green, blue] = pixel;
     let high = red.max(green).max(blue);
     let spread = high - red.min(green).min(blue);

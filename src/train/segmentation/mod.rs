@@ -1,0 +1,9 @@
+//! Semantic segmentation: the attention-to-mask decoder of SegViT (Zhang et al., NeurIPS 2022), its Shrunk form and a linear head, taught
+//! on labelled images.
+//!
+//! ```text
+//! data (layout, labels, view) ─► features (the server's sessions, or vit) ─► head ─► loss ─► learner (fit)
+//!                                                                              └─► segmenter ─► confusion
+//! ```
+
+pub mod data;

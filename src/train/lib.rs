@@ -28,6 +28,8 @@ pub mod fit;
 
 pub mod lift;
 
+pub mod vit;
+
 pub mod segmentation;
 
 pub mod eval;

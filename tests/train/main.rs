@@ -8,3 +8,4 @@ mod head;
 mod layouts;
 mod learning;
 mod support;
+mod vit;

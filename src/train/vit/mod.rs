@@ -1,0 +1,184 @@
+//! A Vision Transformer in the training framework, with the weights that a model was imported from: for backbones that learn, and for
+//! Shrunk ones, which halve their grid on the way. `densevit::graph` builds the same for the server; `tests/train` compares both.
+
+mod block;
+mod file;
+
+use std::{collections::BTreeMap, path::Path};
+
+use anyhow::{Context as _, ensure};
+use densevit::{
+    graph::position::interpolate,
+    manifest::{Architecture, Manifest, PositionVariant},
+    weights::{VitHints, VitWeights, assemble_vit, read},
+};
+use ndarray::Array3;
+use tch::{
+    Kind, Tensor,
+    nn::{self},
+};
+
+use crate::vit::block::{Block, tensor};
+
+/// A file of weights, understood.
+#[derive(Clone, Debug)]
+pub struct Source {
+    weights: VitWeights,
+    /// Naming scheme of the file.
+    key_map: &'static str,
+    /// How its position table is fitted to a grid.
+    variant: PositionVariant,
+}
+
+/// What is done to a backbone on the way.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct VitOptions {
+    /// Block in which the grid is halved (QD of SegViT Shrunk): its queries and its residual are every second token of every second row,
+    /// its keys and values all tokens.
+    pub downsample: Option<u32>,
+    /// Share of the images for which the last block is left out in training; earlier blocks less, the first never (Huang et al., ECCV
+    /// 2016).
+    pub drop_path: f64,
+}
+
+/// A backbone.
+#[derive(Debug)]
+pub struct Vit {
+    source: Source,
+    options: VitOptions,
+    /// `[D, 3, p, p]` and `[D]`.
+    embed: [Tensor; 2],
+    /// `[D]`.
+    cls: Tensor,
+    /// `[R, D]`.
+    registers: Tensor,
+    /// `[rows, cols, D]`.
+    position: Tensor,
+    blocks: Vec<Block>,
+    /// Of the final norm: no tap reads it.
+    norm: [Tensor; 2],
+    /// Matrices that fit the table to a grid, `[h * w, rows * cols]`, by grid.
+    fits: BTreeMap<[i64; 2], Tensor>,
+}
+
+impl Source {
+    /// Reads the weights that a model was imported from.
+    ///
+    /// # Errors
+    /// When the file cannot be read, or its network is another than the manifest's.
+    pub fn read(file: &Path, manifest: &Manifest) -> anyhow::Result<Self> {
+        let (arch, position) = (&manifest.architecture, &manifest.position);
+        let native_grid = position.native_grid.map(|cells| cells as usize);
+        let hints = VitHints { heads: Some(arch.heads), norm_eps: Some(arch.norm_eps), native_grid: Some(native_grid) };
+        let tensors = read(file)?;
+        let recognised = assemble_vit(tensors, &hints).with_context(|| format!("reading the weights in {}", file.display()))?;
+        let weights = recognised.weights;
+        ensure!(weights.arch == *arch, "{} holds another network than {}", file.display(), manifest.name);
+        Ok(Self { weights, key_map: recognised.key_map, variant: position.variant })
+    }
+
+    /// Shape of the network.
+    #[must_use]
+    pub fn arch(&self) -> &Architecture {
+        &self.weights.arch
+    }
+}
+
+impl Vit {
+    /// The network of a file, its tensors trainable under `root`.
+    #[must_use]
+    pub fn new(root: &nn::Path<'_>, source: Source, options: VitOptions) -> Self {
+        let weights = &source.weights;
+        let add = |name: &str, tensor: &Tensor| root.var_copy(name, tensor);
+        let pair =
+            |path: nn::Path<'_>, weight: &Tensor, bias: &Tensor| [path.var_copy("weight", weight), path.var_copy("bias", bias)];
+        let blocks = weights.blocks.iter().enumerate();
+        let new = |(idx, block)| Block::new(&(root / "blocks" / idx), block, &weights.arch);
+        Self {
+            options,
+            embed: pair(root / "patch", &tensor(&weights.patch_weight), &tensor(&weights.patch_bias)),
+            cls: add("cls", &tensor(&weights.cls)),
+            registers: add("registers", &tensor(&weights.registers)),
+            position: add("position", &tensor(&weights.position)),
+            blocks: blocks.map(new).collect(),
+            norm: pair(root / "norm", &tensor(&weights.norm.weight), &tensor(&weights.norm.bias)),
+            fits: BTreeMap::new(),
+            source,
+        }
+    }
+
+    /// Shape of the network.
+    #[must_use]
+    pub fn arch(&self) -> &Architecture {
+        self.source.arch()
+    }
+
+    /// Outputs of blocks, before any norm, in the order of `layers`.
+    ///
+    /// # Shapes
+    /// - `pixels`: `[B, 3, H, W]` f32, normalised; sides are multiples of the patch
+    /// - output: `[B, h, w, D]` each; after the block that halves the grid, `[B, ceil(h / 2), ceil(w / 2), D]`
+    pub fn taps(&mut self, pixels: &Tensor, layers: &[u32], train: bool) -> Vec<Tensor> {
+        let patch = i64::from(self.arch().patch);
+        let embedded = pixels.conv2d(&self.embed[0], Some(&self.embed[1]), [patch; 2], [0, 0], [1, 1], 1);
+        let mut grid = [embedded.size()[2], embedded.size()[3]];
+        let patches = embedded.flatten(2, 3).transpose(1, 2) + self.fitted(grid);
+        let prefix = Tensor::cat(&[self.cls.unsqueeze(0), self.registers.shallow_clone()], 0);
+        let n_prefix = prefix.size()[0];
+        let mut stream = Tensor::cat(&[prefix.unsqueeze(0).expand([pixels.size()[0], -1, -1], false), patches], 1);
+        let mut found: BTreeMap<u32, Tensor> = BTreeMap::new();
+        for (layer, block) in (0u32..).zip(&self.blocks).take_while(|(layer, _)| Some(layer) <= layers.iter().max()) {
+            let drop = if train { self.drop_of(layer) } else { 0.0 };
+            if self.options.downsample == Some(layer) {
+                let kept = halved(&stream, n_prefix, grid);
+                stream = block.forward(&stream, Some(&kept), drop);
+                grid = grid.map(|side| (side + 1) / 2);
+            } else {
+                stream = block.forward(&stream, None, drop);
+            }
+            if layers.contains(&layer) {
+                let size = stream.size();
+                let patches = stream.narrow(1, n_prefix, size[1] - n_prefix);
+                found.insert(layer, patches.reshape([size[0], grid[0], grid[1], size[2]]));
+            }
+        }
+        layers.iter().filter_map(|layer| found.get(layer).map(Tensor::shallow_clone)).collect()
+    }
+
+    /// Rate of a block: linearly from nothing at the first.
+    fn drop_of(&self, layer: u32) -> f64 {
+        self.options.drop_path * f64::from(layer) / f64::from(self.arch().depth.saturating_sub(1).max(1))
+    }
+
+    /// The position table of a grid, `[1, h * w, D]`.
+    ///
+    /// Fitting is linear in the table, so that its matrix is what the server's function makes of the unit tables: gradients reach the
+    /// table whatever the variant.
+    fn fitted(&mut self, grid: [i64; 2]) -> Tensor {
+        let size = self.position.size();
+        let table = self.position.view([size[0] * size[1], size[2]]);
+        if [size[0], size[1]] == grid {
+            return table.unsqueeze(0);
+        }
+        let variant = self.source.variant;
+        let fit = self.fits.entry(grid).or_insert_with(|| fit([size[0], size[1]], grid, variant).to_device(table.device()));
+        fit.matmul(&table).unsqueeze(0)
+    }
+}
+
+/// Every second token of every second row, after the first `n_prefix`, which stay.
+fn halved(stream: &Tensor, n_prefix: i64, [rows, cols]: [i64; 2]) -> Tensor {
+    let size = stream.size();
+    let map = stream.narrow(1, n_prefix, rows * cols).reshape([size[0], rows, cols, size[2]]);
+    let map = map.slice(1, 0, rows, 2).slice(2, 0, cols, 2).flatten(1, 2);
+    Tensor::cat(&[stream.narrow(1, 0, n_prefix), map], 1)
+}
+
+/// The matrix that fits a table of one grid to another, `[rows * cols, own rows * own cols]`.
+fn fit(own: [i64; 2], grid: [i64; 2], variant: PositionVariant) -> Tensor {
+    let side = |cells: i64| usize::try_from(cells).unwrap_or_default();
+    let [own, grid] = [own.map(side), grid.map(side)];
+    let n = own[0] * own[1];
+    let units = Array3::from_shape_fn((own[0], own[1], n), |(row, col, idx)| f32::from(u8::from(row * own[1] + col == idx)));
+    tensor(&interpolate(units.view(), grid[0], grid[1], variant)).to_kind(Kind::Float)
+}

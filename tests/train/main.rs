@@ -4,6 +4,7 @@
 #![expect(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
 mod circle;
+mod decoder;
 mod head;
 mod layouts;
 mod learning;

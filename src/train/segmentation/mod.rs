@@ -7,3 +7,15 @@
 //! ```
 
 pub mod data;
+
+pub mod card;
+
+pub mod output;
+
+pub mod layers;
+
+pub mod forms;
+
+pub mod head;
+
+pub mod loss;

@@ -86,7 +86,7 @@ impl Backbone {
     /// # Errors
     /// When the run fails.
     pub fn features(&mut self, image: &RgbImage) -> anyhow::Result<FeatureMap> {
-        self.run(image, 0)
+        self.run(image, self.tap, 0)
     }
 
     /// Features of one image after the model's head, `[2h, 2w, C]`.
@@ -94,11 +94,20 @@ impl Backbone {
     /// # Errors
     /// When the model has no head for these activations, or the run fails.
     pub fn doubled(&mut self, image: &RgbImage) -> anyhow::Result<FeatureMap> {
-        self.run(image, 1)
+        self.run(image, self.tap, 1)
     }
 
-    fn run(&mut self, image: &RgbImage, lift_passes: u32) -> anyhow::Result<FeatureMap> {
-        let key = RunKey::features([image.height(), image.width()], self.tap, lift_passes);
+    /// Several activations of one image, `[h, w, C]` each, by one run.
+    ///
+    /// # Errors
+    /// When the model does not offer one of them, or the run fails.
+    pub fn taps(&mut self, image: &RgbImage, taps: &[Tap]) -> anyhow::Result<Vec<FeatureMap>> {
+        let maps = self.runner.run_taps(taps, std::slice::from_ref(image))?;
+        maps.into_iter().next().context("the backbone gave no output")
+    }
+
+    fn run(&mut self, image: &RgbImage, tap: Tap, lift_passes: u32) -> anyhow::Result<FeatureMap> {
+        let key = RunKey::features([image.height(), image.width()], tap, lift_passes);
         let outputs = self.runner.run(&key, std::slice::from_ref(image))?;
         let features = outputs.into_iter().next().and_then(|output| output.features);
         Ok(features.context("the backbone gave no output")?.map)

@@ -1,20 +1,19 @@
 //! The log of a run as a picture: the loss on the left, what validation gave on the right.
 
-use std::{fs, io::Cursor, path::Path};
+use std::{fs, path::Path};
 
 use anyhow::Context as _;
 use embedded_graphics::{
-    Drawable as _, Pixel,
-    draw_target::DrawTarget,
-    geometry::{OriginDimensions, Point, Size},
+    Drawable as _,
+    geometry::{Point, Size},
     mono_font::{MonoTextStyle, ascii::FONT_9X15},
-    pixelcolor::{Rgb888, RgbColor as _},
+    pixelcolor::Rgb888,
     primitives::{Line as Stroke, Polyline, Primitive as _, PrimitiveStyle, Rectangle},
     text::{Alignment, Text},
 };
 use serde_json::Value;
 
-use crate::checkpoint;
+use crate::canvas::Canvas;
 
 const WIDTH: u32 = 1200;
 const HEIGHT: u32 = 480;
@@ -68,30 +67,6 @@ struct Curve {
     points: Vec<[f64; 2]>,
 }
 
-/// A picture that shapes are drawn on.
-struct Canvas(image::RgbImage);
-
-impl OriginDimensions for Canvas {
-    fn size(&self) -> Size {
-        Size::new(self.0.width(), self.0.height())
-    }
-}
-
-impl DrawTarget for Canvas {
-    type Color = Rgb888;
-    type Error = std::convert::Infallible;
-
-    fn draw_iter<I: IntoIterator<Item = Pixel<Rgb888>>>(&mut self, pixels: I) -> Result<(), Self::Error> {
-        for Pixel(point, colour) in pixels {
-            let (Ok(x), Ok(y)) = (u32::try_from(point.x), u32::try_from(point.y)) else { continue };
-            if let Some(pixel) = self.0.get_pixel_mut_checked(x, y) {
-                *pixel = image::Rgb([colour.r(), colour.g(), colour.b()]);
-            }
-        }
-        Ok(())
-    }
-}
-
 /// Draws a log as PNG.
 ///
 /// # Errors
@@ -100,7 +75,7 @@ pub fn draw(log: &Path, out: &Path, chart: &Chart) -> anyhow::Result<()> {
     let text = fs::read_to_string(log).with_context(|| format!("reading {}", log.display()))?;
     let lines: Vec<Value> = text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
     let losses = series(&lines, |line| line["loss"].as_f64());
-    let mut canvas = Canvas(image::RgbImage::from_pixel(WIDTH, HEIGHT, image::Rgb([255; 3])));
+    let mut canvas = Canvas::white(WIDTH, HEIGHT);
     let loss =
         [Curve { colour: BLUE, name: "loss", points: smoothed(&losses) }, Curve { colour: FAINT, name: "", points: losses }];
     let curve = |(line, colour): (&Line, &Rgb888)| {
@@ -111,9 +86,7 @@ pub fn draw(log: &Path, out: &Path, chart: &Chart) -> anyhow::Result<()> {
     let curves: Vec<Curve> = curves.filter(|curve| !curve.points.is_empty()).collect();
     panel(&mut canvas, 0, "training loss", &loss);
     panel(&mut canvas, 1, chart.title, &curves);
-    let mut png = Cursor::new(Vec::new());
-    canvas.0.write_to(&mut png, image::ImageFormat::Png)?;
-    checkpoint::write_bytes(out, png.get_ref())
+    canvas.write(out)
 }
 
 /// Points `[step, value]` of the lines that have the value.
@@ -178,6 +151,8 @@ fn panel(canvas: &mut Canvas, idx: i32, title: &str, curves: &[Curve]) {
 #[cfg(test)]
 mod tests {
     #![expect(clippy::unwrap_used, reason = "tests")]
+
+    use embedded_graphics::pixelcolor::RgbColor as _;
 
     use super::*;
 

@@ -229,6 +229,14 @@ fn combine(logits: &Tensor, features: &Tensor, prior: &Tensor, window: i64) -> T
 /// # Errors
 /// When the file cannot be read or holds no head for a backbone of so many channels.
 pub fn open(file: &Path, channels: usize, patch: u32) -> anyhow::Result<(Head, HeadShape)> {
+    open_on(file, channels, patch, Device::Cpu)
+}
+
+/// The same on a device.
+///
+/// # Errors
+/// Those of [`open`].
+pub fn open_on(file: &Path, channels: usize, patch: u32, device: Device) -> anyhow::Result<(Head, HeadShape)> {
     let (weights, _metadata) = checkpoint::read(file)?;
     let (form, _prefix) = recognise_lift(weights.keys().map(String::as_str));
     let last = weights.get(&format!("{}outc.weight", form.prefix())).map(Tensor::size).unwrap_or_default();
@@ -236,8 +244,9 @@ pub fn open(file: &Path, channels: usize, patch: u32) -> anyhow::Result<(Head, H
     #[expect(clippy::cast_possible_truncation, clippy::cast_precision_loss, reason = "the root of a small square")]
     let window = (n_outputs as f64).sqrt() as i64;
     let shape = HeadShape { form, channels: i64::try_from(channels)?, patch: i64::from(patch), width, window };
-    let store = nn::VarStore::new(Device::Cpu);
+    let mut store = nn::VarStore::new(device);
     let head = Head::new(&store.root(), shape);
+    store.freeze();
     let missing = checkpoint::assign(named(&store, form), |name| weights.get(name));
     ensure!(missing.is_none(), "{} does not fit this model: {}", file.display(), missing.unwrap_or_default());
     Ok((head, shape))

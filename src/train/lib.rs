@@ -21,6 +21,8 @@ pub mod optim;
 
 pub mod cost;
 
+mod canvas;
+
 pub mod curve;
 pub mod validation;
 

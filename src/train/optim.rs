@@ -38,14 +38,19 @@ impl Adam {
     /// Over all trainable tensors of `store`, with moments of zero.
     #[must_use]
     pub fn new(store: &VarStore) -> Self {
-        Self::with_groups(store, |_name| Group::PLAIN)
+        Self::with_groups(store, |_name, _tensor| Group::PLAIN)
     }
 
     /// The same; `group` says how each tensor moves.
     #[must_use]
-    pub fn with_groups(store: &VarStore, group: impl Fn(&str) -> Group) -> Self {
+    pub fn with_groups(store: &VarStore, group: impl Fn(&str, &Tensor) -> Group) -> Self {
         let trainable = store.variables().into_iter().filter(|(_, tensor)| tensor.requires_grad());
-        let weights: BTreeMap<_, _> = trainable.map(|(name, tensor)| (name.clone(), (tensor, group(&name)))).collect();
+        let weights: BTreeMap<_, _> = trainable
+            .map(|(name, tensor)| {
+                let group = group(&name, &tensor);
+                (name, (tensor, group))
+            })
+            .collect();
         let zeros = || weights.iter().map(|(name, (tensor, _))| (name.clone(), tensor.zeros_like().detach())).collect();
         Self { first: zeros(), second: zeros(), weights, n_steps: 0 }
     }
@@ -177,7 +182,7 @@ mod tests {
     fn groups_scale_the_rate_and_decay_and_long_gradients_are_shortened() {
         let store = VarStore::new(Device::Cpu);
         let (fast, slow) = (store.root().var("fast", &[2], tch::nn::Init::Const(1.0)), store.root().ones("slow", &[2]));
-        let group = |name: &str| match name {
+        let group = |name: &str, _: &Tensor| match name {
             "fast" => Group { rate: 10.0, decay: 0.5 },
             _ => Group::PLAIN,
         };

@@ -1,36 +1,23 @@
 //! `train lift`.
 
-use std::{
-    path::PathBuf,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-};
+use std::path::PathBuf;
 
 use anyhow::{Context as _, bail, ensure};
-use clap::{Args, ValueEnum};
+use clap::Args;
 use densevit::{
     import::LiftCard,
     manifest::{Facet, LiftForm},
 };
-use tch::Device;
 
 use crate::{
     backbone::Backbone,
+    commands::run::{RunArgs, stop_on_ctrl_c},
     config::{Downscale, Framing, LiftConfig, Objective, Preset, Products, Schedule},
     data::{cache, loader::Shape, photos, source::Source},
     head::HeadShape,
     install::install,
     lift::{self, Job},
 };
-
-#[derive(Clone, Copy, Debug, ValueEnum)]
-enum DeviceArg {
-    Cpu,
-    /// The first NVIDIA GPU, for the backbone (ONNX Runtime) and for the steps (libtorch).
-    Cuda,
-}
 
 /// Flags of `train lift`. Settings come from the preset, then from the file, then from flags.
 #[derive(Debug, Args)]
@@ -41,40 +28,17 @@ pub struct LiftArgs {
     /// Folders of photos, searched recursively.
     #[arg(short, long, value_name = "DIR", required = true, num_args = 1..)]
     images: Vec<PathBuf>,
-    /// Where log, loss curve, checkpoint and head go.
-    #[arg(short, long, value_name = "DIR")]
-    out: PathBuf,
-    /// Where the backbone's features are kept.
-    #[arg(long, value_name = "DIR", default_value = "target/train-cache")]
-    cache: PathBuf,
-    /// Most bytes of features on disk.
-    #[arg(long, default_value_t = 16 << 30)]
-    cache_bytes: u64,
-    /// Run the backbone in every step, on new views each epoch: for more photos than the disk can hold. Only photos to measure on are
-    /// kept.
-    #[arg(long)]
-    no_cache: bool,
+    #[command(flatten)]
+    run: RunArgs,
     /// Photos to measure on, at most.
     #[arg(long, value_name = "N", default_value_t = 512)]
     max_validation: usize,
-    /// Where backbone and steps run.
-    #[arg(long, value_enum, default_value = "cpu")]
-    device: DeviceArg,
     /// Do not put the head into the model directory.
     #[arg(long)]
     no_install: bool,
-    /// Licence of the head, for its file and the manifest.
-    #[arg(long, default_value = "unknown")]
-    license: String,
     /// Named settings.
     #[arg(long, value_enum, default_value = "guided")]
     preset: Preset,
-    /// Settings (TOML); replaces the preset.
-    #[arg(short, long, value_name = "FILE")]
-    config: Option<PathBuf>,
-    /// Go on from the checkpoint in --out.
-    #[arg(long)]
-    resume: bool,
     /// official, residual or guided.
     #[arg(long, value_parser = parse_form)]
     form: Option<LiftForm>,
@@ -152,7 +116,7 @@ pub struct LiftArgs {
 /// Settings, photos, model or output that cannot be used; a loss that is no number; Ctrl-C, after the checkpoint was saved.
 pub fn run(args: LiftArgs) -> anyhow::Result<()> {
     let config = config(&args)?;
-    let device = device(args.device)?;
+    let device = args.run.device()?;
     let mut backbone = Backbone::open(&args.model, |default| config.tap(default), device)?;
     let tap = backbone.tap();
     if let Err(problem) = config.check(backbone.patch()) {
@@ -163,12 +127,10 @@ pub fn run(args: LiftArgs) -> anyhow::Result<()> {
     ensure!(!split.validation.is_empty(), "no photos to measure on: more photos, or a larger --validation share, are needed");
     split.validation.truncate(args.max_validation.max(1));
     println!("{} photos to learn from, {} to measure on; the head takes the {tap}", split.train.len(), split.validation.len());
-    let place = (args.cache.as_path(), args.cache_bytes);
-    let cached = if args.no_cache { None } else { Some(cache::fill(&split.train, &mut backbone, &config, place)?) };
+    let place = (args.run.cache.as_path(), args.run.cache_bytes);
+    let cached = if args.run.no_cache { None } else { Some(cache::fill(&split.train, &mut backbone, &config, place)?) };
     let validation = cache::fill(&split.validation, &mut backbone, &config, place)?;
-    let stop = Arc::new(AtomicBool::new(false));
-    let stopping = Arc::clone(&stop);
-    ctrlc::set_handler(move || stopping.store(true, Ordering::Relaxed)).context("catching Ctrl-C")?;
+    let stop = stop_on_ctrl_c()?;
     let shape = Shape {
         grid: i64::from(config.size / backbone.patch()),
         size: i64::from(config.size),
@@ -179,13 +141,13 @@ pub fn run(args: LiftArgs) -> anyhow::Result<()> {
     };
     let head = HeadShape::new(&config, backbone.channels(), backbone.patch());
     let source = backbone.entry().manifest.provenance.source_sha256.clone();
-    let card = LiftCard { tap, backbone_source_sha256: source, license: args.license.clone(), scores: Vec::new() };
+    let card = LiftCard { tap, backbone_source_sha256: source, license: args.run.license.clone(), scores: Vec::new() };
     let example = validation.first().cloned().unwrap_or_default();
-    let job = Job { config: &config, head, shape, validation, card, out: &args.out, stop: &stop };
+    let job = Job { config: &config, head, shape, validation, card, out: &args.run.out, stop: &stop };
     let source = cached.map_or_else(|| Source::live(split.train, backbone, &config), Source::Cached);
-    let scores = lift::train(&job, source, args.resume)?;
+    let scores = lift::train(&job, source, args.run.resume)?;
     println!("cosine distance {:.1} % below bilinear", 100.0 * scores.gain());
-    let file = args.out.join(lift::HEAD);
+    let file = args.run.out.join(lift::HEAD);
     if args.no_install {
         println!("serve it: densevit head {} {}", args.model.display(), file.display());
         return Ok(());
@@ -195,24 +157,8 @@ pub fn run(args: LiftArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn device(device: DeviceArg) -> anyhow::Result<Device> {
-    match device {
-        DeviceArg::Cpu => Ok(Device::Cpu),
-        DeviceArg::Cuda => {
-            ensure!(tch::Cuda::is_available(), "libtorch finds no GPU; README says how to start the trainer with its CUDA build");
-            Ok(Device::Cuda(0))
-        }
-    }
-}
-
 fn config(args: &LiftArgs) -> anyhow::Result<LiftConfig> {
-    let mut config = match &args.config {
-        None => args.preset.config(),
-        Some(file) => {
-            let text = std::fs::read_to_string(file).with_context(|| format!("reading {}", file.display()))?;
-            toml::from_str(&text).with_context(|| format!("reading {}", file.display()))?
-        }
-    };
+    let mut config = args.run.settings(|| args.preset.config())?;
     macro_rules! take {
         ($($name:ident),*) => { $(if let Some(value) = args.$name { config.$name = value; })* };
     }

@@ -4,6 +4,8 @@ mod bench;
 mod eval;
 mod inspect;
 mod lift;
+mod run;
+mod segvit;
 
 use clap::{Parser, Subcommand};
 
@@ -19,7 +21,9 @@ pub struct Cli {
 enum Command {
     /// Train a LiFT head for a model of the repository.
     Lift(Box<lift::LiftArgs>),
-    /// Measure heads beside plain upsampling.
+    /// Train a segmentation head for a model of the repository, and its backbone if that is wanted.
+    Segvit(Box<segvit::SegvitArgs>),
+    /// Measure heads.
     Eval(eval::EvalArgs),
     /// Time a step, or the extraction of features.
     Bench(bench::BenchArgs),
@@ -34,6 +38,7 @@ enum Command {
 pub fn run() -> anyhow::Result<()> {
     match Cli::parse().command {
         Command::Lift(args) => lift::run(*args),
+        Command::Segvit(args) => segvit::run(*args),
         Command::Eval(args) => eval::run(args),
         Command::Bench(args) => bench::run(&args),
         Command::Inspect(args) => inspect::run(&args),

@@ -19,3 +19,16 @@ pub mod forms;
 pub mod head;
 
 pub mod loss;
+
+pub mod features;
+
+pub mod cache;
+
+pub mod source;
+
+pub mod config;
+
+pub mod confusion;
+pub mod segmenter;
+
+pub mod learner;

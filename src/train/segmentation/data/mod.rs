@@ -10,6 +10,8 @@ pub mod view;
 
 pub mod recipe;
 
+pub mod example;
+
 use std::{io, path::PathBuf};
 
 use thiserror::Error;

@@ -8,5 +8,6 @@ mod decoder;
 mod head;
 mod layouts;
 mod learning;
+mod segmentation;
 mod support;
 mod vit;

@@ -32,3 +32,8 @@ pub mod confusion;
 pub mod segmenter;
 
 pub mod learner;
+
+pub mod cost;
+pub mod pictures;
+
+pub mod report;

@@ -1,5 +1,7 @@
 //! `train eval`.
 
+mod segmentation;
+
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, ensure};
@@ -33,6 +35,8 @@ enum What {
     Upsampling(UpsamplingArgs),
     /// Linear segmentation probe on CamVid, on the grid and on its doubles.
     Camvid(CamvidArgs),
+    /// Labels of a segmentation head on a labelled split.
+    Segmentation(Box<segmentation::SegmentationArgs>),
 }
 
 /// What all measurements are made on, and where they go.
@@ -123,6 +127,7 @@ pub fn run(args: EvalArgs) -> anyhow::Result<()> {
     match args.what {
         What::Upsampling(args) => upsampling(&args),
         What::Camvid(args) => camvid(&args),
+        What::Segmentation(args) => segmentation::run(&args),
     }
 }
 

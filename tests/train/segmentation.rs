@@ -1,0 +1,283 @@
+//! `train segvit` and `train eval segmentation`: they learn, they resume, they leave files that fit together.
+
+use std::{
+    fs,
+    path::Path,
+    process::{Command, Output},
+    sync::{Arc, atomic::AtomicBool},
+};
+
+use serde_json::Value;
+use tch::{Device, Tensor, nn};
+use tempfile::TempDir;
+use train::{
+    checkpoint,
+    segmentation::{
+        card::{Form, Input, SegmentCard, SegmentScores, TrainingCard},
+        config::SegvitConfig,
+        data::{layout::Layout, recipe::Recipe, view::Augmentation},
+        features::{Model, Network, Reading, WeightFiles},
+        learner::{self, Job},
+        source::{Source, Supply},
+    },
+};
+
+use crate::support::{fixture, tiny_model};
+
+/// Sums over the pixels of a few images, once in half precision.
+const SCORES: f64 = 0.02;
+
+/// Pictures of a sky above a road with a car on it, which stands elsewhere in each; a border does not count.
+fn street(n: u32) -> TempDir {
+    let root = tempfile::tempdir().unwrap();
+    let colours = [[120u8, 170, 250], [90, 90, 90], [220, 30, 30]];
+    let row = |name: &str, [r, g, b]: [u8; 3]| format!("{{ name = \"{name}\", color = [{r}, {g}, {b}] }}");
+    let rows: Vec<String> = ["sky", "road", "car"].into_iter().zip(colours).map(|(name, colour)| row(name, colour)).collect();
+    fs::write(root.path().join("classes.toml"), format!("ignore = [9]\nclass = [{}]\n", rows.join(", "))).unwrap();
+    for (split, first, n) in [("train", 0, n), ("val", 100, 4), ("test", 200, 2)] {
+        for (kind, idx) in (first..first + n).flat_map(|idx| [("images", idx), ("masks", idx)]) {
+            let left = idx * 29 % 48;
+            let class =
+                |x: u32, y: u32| usize::from(y >= 32) + usize::from((left..left + 32).contains(&x) && (40..60).contains(&y));
+            let folder = root.path().join(kind).join(split);
+            fs::create_dir_all(&folder).unwrap();
+            let file = folder.join(format!("{idx}.png"));
+            if kind == "images" {
+                image::RgbImage::from_fn(96, 64, |x, y| image::Rgb(colours[class(x, y)])).save(file).unwrap();
+            } else {
+                let value = |x: u32, y: u32| if x == 0 { 9 } else { u8::try_from(class(x, y)).unwrap() };
+                image::GrayImage::from_fn(96, 64, |x, y| image::Luma([value(x, y)])).save(file).unwrap();
+            }
+        }
+    }
+    root
+}
+
+fn train(arguments: &str, paths: &[(&'static str, &Path)]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_train"));
+    command.current_dir(format!("{}/../..", env!("CARGO_MANIFEST_DIR"))).args(arguments.split_whitespace());
+    command.args(paths.iter().flat_map(|(flag, path)| [flag.as_ref(), path.as_os_str()])).output().unwrap()
+}
+
+fn succeeded(output: &Output) -> String {
+    let (stdout, stderr) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{stdout}{stderr}");
+    stdout.into_owned()
+}
+
+fn card(run: &Path) -> (SegmentCard, TrainingCard) {
+    SegmentCard::read(&checkpoint::read(&run.join(learner::HEAD)).unwrap().1).unwrap()
+}
+
+/// Loss of every step of a run.
+fn losses(run: &Path) -> Vec<f64> {
+    let log = fs::read_to_string(run.join("log.jsonl")).unwrap();
+    log.lines().filter_map(|line| serde_json::from_str::<Value>(line).unwrap()["loss"].as_f64()).collect()
+}
+
+/// Trains with these flags, measures on the validation split, and compares both scores. Returns the numbers of the measurement.
+fn circle(folder: &Path, flags: &str, has_weights: bool) -> Value {
+    let at = |name: &str| folder.join(name);
+    let entry = tiny_model(&at("models"));
+    let (data, weights) = (street(8), fixture("backbones/dino_s16.safetensors"));
+    let usual = "--size=64,96 --base=96,64 --batch=4 --steps=30 --warmup=2 --validate-every=15 --views=2 --label-stride=2 \
+        --learning-rate=3e-4 --dropout=0 --license=test";
+    let is_free = |setting: &&str| !flags.contains(setting.split_once('=').unwrap().0);
+    let settings = usual.split_whitespace().filter(is_free).collect::<Vec<_>>().join(" ");
+    let (out, cache, json) = (at("run"), at("cache"), at("numbers.json"));
+    let mut paths = vec![("--model", entry.dir.as_path()), ("--data", data.path()), ("--out", &out), ("--cache", &cache)];
+    if has_weights {
+        paths.push(("--weights", &weights));
+    }
+    let said = succeeded(&train(&format!("segvit {settings} {flags}"), &paths));
+    assert!(said.contains("8 images to learn from, 4 to measure on, 3 classes"), "{said}");
+
+    let (head, learned, pictures, confusion) =
+        (out.join(learner::HEAD), out.join("backbone/model.safetensors"), at("pictures"), at("confusion.png"));
+    let mut paths = vec![("--model", entry.dir.as_path()), ("--data", data.path()), ("--head", &head), ("--json", &json)];
+    if has_weights {
+        paths.push(("--weights", if learned.exists() { &learned } else { &weights }));
+    }
+    paths.extend([("--pictures", pictures.as_path()), ("--confusion", confusion.as_path())]);
+    succeeded(&train("eval segmentation --n-pictures 2", &paths));
+    let numbers: Value = serde_json::from_slice(&fs::read(&json).unwrap()).unwrap();
+    assert_eq!(fs::read_dir(&pictures).unwrap().count(), 2);
+    assert!(image::open(&confusion).unwrap().width() > 200);
+    let (card, _) = card(&out);
+    let scores = card.scores.unwrap();
+    let (miou, accuracy) = (numbers["miou"].as_f64().unwrap(), numbers["pixel_accuracy"].as_f64().unwrap());
+    assert!((scores.miou - miou).abs() < SCORES && (scores.pixel_accuracy - accuracy).abs() < SCORES, "{scores:?} {numbers}");
+    assert_eq!((card.license.as_str(), card.size, card.upscale), ("test", [64, 96], 4));
+    numbers
+}
+
+#[test]
+fn a_decoder_learns_streets_on_a_frozen_backbone() {
+    let folder = tempfile::tempdir().unwrap();
+    let numbers = circle(folder.path(), "--form segvit --taps 1,0 --width 32 --heads 2", false);
+    assert!(numbers["miou"].as_f64().unwrap() > 0.5, "{numbers}");
+    assert_eq!((numbers["images"].as_u64(), numbers["classes"][2]["name"].as_str()), (Some(4), Some("car")));
+    // Windows of the training size are the whole image.
+    let at = |name: &str| folder.path().join(name);
+    let (head, data, json) = (at("run").join(learner::HEAD), street(8), at("slide.json"));
+    let model = at("models/tiny/1");
+    let paths = [("--model", model.as_path()), ("--data", data.path()), ("--head", &head), ("--json", &json)];
+    succeeded(&train("eval segmentation --mode slide --split test", &paths));
+    succeeded(&train("eval segmentation --mode slide --size 48,64 --stride 16,32 --split test", &paths));
+    let slid: Value = serde_json::from_slice(&fs::read(&json).unwrap()).unwrap();
+    assert_eq!(slid["images"].as_u64(), Some(2));
+    let curve = image::open(at("run").join("loss.png")).unwrap();
+    assert!(curve.width() > 800);
+}
+
+#[test]
+fn a_linear_head_learns_streets_on_a_frozen_backbone() {
+    let folder = tempfile::tempdir().unwrap();
+    let numbers = circle(folder.path(), "--form linear --learning-rate 3e-3 --no-cache", false);
+    assert!(numbers["miou"].as_f64().unwrap() > 0.5, "{numbers}");
+    let (card, _) = card(&folder.path().join("run"));
+    assert_eq!((card.form, card.heads, card.taps.len()), (Form::Linear, 0, 1));
+}
+
+#[test]
+fn a_shrunk_decoder_learns_streets_on_a_backbone_that_halves_its_grid() {
+    let folder = tempfile::tempdir().unwrap();
+    circle(folder.path(), "--form shrunk --taps 0,1 --downsample 1 --width 32 --heads 2 --steps 20", true);
+    let run = folder.path().join("run");
+    assert_eq!(card(&run).1.downsample, Some(1));
+    let losses = losses(&run);
+    assert!(losses.len() == 20 && losses[19] < 0.7 * losses[0], "{losses:?}");
+}
+
+#[test]
+fn a_backbone_learns_with_its_head_and_both_are_written() {
+    let folder = tempfile::tempdir().unwrap();
+    let flags = "--form segvit --taps 1 --width 32 --heads 2 --finetune --layer-decay 0.8 --drop-path 0.1 --steps 8";
+    circle(folder.path(), flags, true);
+    let run = folder.path().join("run");
+    let losses = losses(&run);
+    assert!(losses[7] < 0.9 * losses[0], "{losses:?}");
+    let learned = densevit::manifest::sha256_file(&run.join("backbone/model.safetensors")).unwrap();
+    assert_eq!(card(&run).0.backbone_source_sha256, learned);
+    // The head belongs to the backbone that it learned with.
+    let (head, model, data) = (run.join(learner::HEAD), folder.path().join("models/tiny/1"), street(1));
+    let paths = [("--model", model.as_path()), ("--data", data.path()), ("--head", &head)];
+    let refused = train("eval segmentation", &paths);
+    assert!(!refused.status.success() && String::from_utf8_lossy(&refused.stderr).contains("was trained on the backbone"));
+}
+
+#[test]
+fn data_that_do_not_fit_stop_a_run_with_their_names() {
+    let folder = tempfile::tempdir().unwrap();
+    let (entry, data, out) = (tiny_model(&folder.path().join("models")), street(3), folder.path().join("run"));
+    image::GrayImage::from_pixel(96, 64, image::Luma([5])).save(data.path().join("masks/train/1.png")).unwrap();
+    let cache = folder.path().join("cache");
+    let paths = [("--model", entry.dir.as_path()), ("--data", data.path()), ("--out", &out), ("--cache", &cache)];
+    let run = |flags: &str| {
+        let size = if flags.contains("--size") { "" } else { "--size 64,96" };
+        let output = train(&format!("segvit --steps 2 --batch 3 --taps 1 --width 32 {size} {flags}"), &paths);
+        assert!(!output.status.success());
+        String::from_utf8_lossy(&output.stderr).into_owned()
+    };
+    for flags in ["", "--no-cache"] {
+        let said = run(flags);
+        assert!(said.contains("masks/train/1.png holds label 5"), "{said}");
+    }
+    image::GrayImage::from_pixel(96, 64, image::Luma([1])).save(data.path().join("masks/train/1.png")).unwrap();
+    assert!(run("--finetune").contains("(--weights)"), "{}", run("--finetune"));
+    assert!(run("--size 60,96").contains("multiples of the patch, 16"));
+    assert!(run("--cache-bytes 100").contains("--cache-bytes"), "{}", run("--cache-bytes 100"));
+    assert!(run("--input lift").contains("no LiFT head"), "{}", run("--input lift"));
+}
+
+/// A run that takes a moment, on a backbone that learns.
+struct Bench {
+    folder: TempDir,
+    data: TempDir,
+    model: Model,
+    config: SegvitConfig,
+}
+
+impl Bench {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let entry = tiny_model(&folder.path().join("models"));
+        let config = SegvitConfig {
+            taps: vec![1, 0],
+            width: Some(32),
+            heads: Some(2),
+            finetune: true,
+            drop_path: 0.2,
+            batch: 2,
+            accumulate: 2,
+            steps: 4,
+            warmup: 1,
+            validate_every: 2,
+            ema: 0.9,
+            augmentation: Augmentation { size: [48, 64], base: [96, 64], ..Augmentation::default() },
+            ..SegvitConfig::default()
+        };
+        Self { folder, data: street(5), model: Model::open(&entry.dir).unwrap(), config }
+    }
+
+    fn run(&self, out: &Path, stop: &AtomicBool, resume: bool) -> anyhow::Result<SegmentScores> {
+        let layout: Layout = "generic".parse().unwrap();
+        let read = |split: &str| Arc::new(layout.read(self.data.path(), split).unwrap());
+        let (config, arch) = (&self.config, &self.model.manifest().architecture);
+        let taps = config.taps(arch.depth, self.model.manifest().backbone.default);
+        let recipe = Recipe { augmentation: config.augmentation, pixels: self.model.pixels(), patch: 16, seed: config.seed };
+        let card = SegmentCard {
+            form: config.form,
+            input: Input::Backbone,
+            taps: taps.clone(),
+            heads: 2,
+            classes: read("train").classes.list().to_vec(),
+            size: config.augmentation.size,
+            upscale: config.upscale,
+            backbone_source_sha256: String::new(),
+            license: "test".into(),
+            scores: None,
+        };
+        let job = Job {
+            config,
+            shape: config.shape(arch, taps.len(), 3),
+            validation: read("val"),
+            cached: None,
+            recipe,
+            card,
+            training: TrainingCard::default(),
+            out,
+            device: Device::Cpu,
+            stop,
+        };
+        let source = Source { dataset: read("train"), recipe, supply: Supply::Images };
+        learner::train(&job, source, Some(|root: &nn::Path<'_>| self.network(root, &taps)), resume)
+    }
+
+    fn network(&self, root: &nn::Path<'_>, taps: &[densevit::manifest::Tap]) -> anyhow::Result<Network> {
+        let files = WeightFiles { backbone: Some(fixture("backbones/dino_s16.safetensors")), lift: None };
+        let reading = Reading { taps: taps.to_vec(), input: Input::Backbone, downsample: None, drop_path: self.config.drop_path };
+        self.model.trained(root, reading, &files, &self.model.manifest().provenance.source_sha256)
+    }
+}
+
+#[test]
+fn a_run_that_was_interrupted_ends_where_a_straight_one_ends() {
+    let bench = Bench::new();
+    let (straight, broken) = (bench.folder.path().join("straight"), bench.folder.path().join("broken"));
+    let (go, stop) = (AtomicBool::new(false), AtomicBool::new(true));
+    let scores = bench.run(&straight, &go, false).unwrap();
+    let stopped = bench.run(&broken, &stop, false).unwrap_err();
+    assert!(stopped.to_string().contains("stopped at step 1"), "{stopped}");
+    assert_eq!(bench.run(&broken, &go, true).unwrap(), scores);
+    for file in [learner::HEAD, "backbone/model.safetensors", "checkpoint.safetensors"] {
+        let [straight, broken] = [&straight, &broken].map(|run| checkpoint::read(&run.join(file)).unwrap().0);
+        assert_eq!(straight.keys().collect::<Vec<_>>(), broken.keys().collect::<Vec<_>>());
+        let differing: Vec<&String> = straight.keys().filter(|name| !Tensor::equal(&straight[*name], &broken[*name])).collect();
+        assert!(differing.is_empty(), "{file}: {differing:?}");
+    }
+    let mut other = Bench::new();
+    other.config.learning_rate *= 2.0;
+    let refused = other.run(&broken, &go, true).unwrap_err().to_string();
+    assert!(refused.contains("other settings"), "{refused}");
+}

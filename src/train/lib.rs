@@ -6,6 +6,10 @@
 //! folders of photos ─► data (photos, view) ─► backbone (the server's sessions) ─► data::cache ─► data::loader ─► head ─► loss ─► fit
 //!                                                                                     │
 //! densevit import --lift ◄── lift.safetensors ◄───────────────────────────────────────┘
+//!
+//! labelled images ─► segmentation::data ─► features (backbone, or vit, which may learn) ─► cache ─► source ─► head ─► loss ─► fit
+//!                                                                                     │
+//! segment.safetensors, backbone/model.safetensors ◄───────────────────────────────────┘
 //! ```
 
 pub mod backbone;

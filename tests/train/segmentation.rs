@@ -22,7 +22,7 @@ use train::{
     },
 };
 
-use crate::support::{fixture, tiny_model};
+use crate::support::{fixture, lifted_model, tensors, tiny_model};
 
 /// Sums over the pixels of a few images, once in half precision.
 const SCORES: f64 = 0.02;
@@ -78,8 +78,12 @@ fn losses(run: &Path) -> Vec<f64> {
 /// Trains with these flags, measures on the validation split, and compares both scores. Returns the numbers of the measurement.
 fn circle(folder: &Path, flags: &str, has_weights: bool) -> Value {
     let at = |name: &str| folder.join(name);
-    let entry = tiny_model(&at("models"));
+    let is_lifted = flags.contains("--input lift");
+    let entry = if is_lifted { lifted_model(&at("models")) } else { tiny_model(&at("models")) };
     let (data, weights) = (street(8), fixture("backbones/dino_s16.safetensors"));
+    // As a trainer writes it: without the counters of BatchNorm.
+    let lift = at("lift.safetensors");
+    checkpoint::write(&lift, &tensors("lift/lift_c64_p16.safetensors"), &[]).unwrap();
     let usual = "--size=64,96 --base=96,64 --batch=4 --steps=30 --warmup=2 --validate-every=15 --views=2 --label-stride=2 \
         --learning-rate=3e-4 --dropout=0 --license=test";
     let is_free = |setting: &&str| !flags.contains(setting.split_once('=').unwrap().0);
@@ -88,6 +92,7 @@ fn circle(folder: &Path, flags: &str, has_weights: bool) -> Value {
     let mut paths = vec![("--model", entry.dir.as_path()), ("--data", data.path()), ("--out", &out), ("--cache", &cache)];
     if has_weights {
         paths.push(("--weights", &weights));
+        paths.extend(is_lifted.then_some(("--lift", lift.as_path())));
     }
     let said = succeeded(&train(&format!("segvit {settings} {flags}"), &paths));
     assert!(said.contains("8 images to learn from, 4 to measure on, 3 classes"), "{said}");
@@ -97,6 +102,7 @@ fn circle(folder: &Path, flags: &str, has_weights: bool) -> Value {
     let mut paths = vec![("--model", entry.dir.as_path()), ("--data", data.path()), ("--head", &head), ("--json", &json)];
     if has_weights {
         paths.push(("--weights", if learned.exists() { &learned } else { &weights }));
+        paths.extend(is_lifted.then_some(("--lift", lift.as_path())));
     }
     paths.extend([("--pictures", pictures.as_path()), ("--confusion", confusion.as_path())]);
     succeeded(&train("eval segmentation --n-pictures 2", &paths));
@@ -137,6 +143,20 @@ fn a_linear_head_learns_streets_on_a_frozen_backbone() {
     assert!(numbers["miou"].as_f64().unwrap() > 0.5, "{numbers}");
     let (card, _) = card(&folder.path().join("run"));
     assert_eq!((card.form, card.heads, card.taps.len()), (Form::Linear, 0, 1));
+}
+
+#[test]
+fn heads_read_doubled_features_of_the_served_model_and_of_a_backbone_that_learns() {
+    for (flags, has_weights) in [("--form segvit", false), ("--form linear", false), ("--form linear --finetune", true)] {
+        let folder = tempfile::tempdir().unwrap();
+        let flags = format!("{flags} --input lift --width 32 --heads 2 --steps 6");
+        let numbers = circle(folder.path(), &flags, has_weights);
+        // 4 x 6 patches, doubled: what is learned reads 96 cells.
+        let (card, _) = card(&folder.path().join("run"));
+        assert_eq!((card.input, card.taps[0].layer), (Input::Lift, 1));
+        let is_linear = card.form == Form::Linear;
+        assert!(!is_linear || numbers["cost"]["head_macs"].as_u64() == Some(8 * 12 * 64 * 3), "{numbers}");
+    }
 }
 
 #[test]

@@ -6,8 +6,8 @@ use std::{
 };
 
 use densevit::{
-    import::{ImportOptions, import},
-    manifest::ModelEntry,
+    import::{HeadOptions, ImportOptions, import},
+    manifest::{Facet, ModelEntry, Tap},
 };
 use tch::Tensor;
 use tempfile::TempDir;
@@ -45,6 +45,15 @@ pub fn error(got: &Tensor, expected: &Tensor) -> f64 {
 /// The model "tiny" (DINO, patch 16, 64 channels) as `OUT/tiny/1`.
 pub fn tiny_model(out: &Path) -> ModelEntry {
     let options = ImportOptions::new(fixture("backbones/dino_s16.safetensors"), out.to_path_buf(), "tiny");
+    import(&options, |_entry| Ok(())).unwrap().entry
+}
+
+/// The same with a LiFT head for tokens of its last block.
+pub fn lifted_model(out: &Path) -> ModelEntry {
+    let mut options = ImportOptions::new(fixture("backbones/dino_s16.safetensors"), out.to_path_buf(), "tiny");
+    let mut head = HeadOptions::new(fixture("lift/lift_c64_p16.safetensors"));
+    head.tap = Some(Tap { facet: Facet::Token, layer: 1 });
+    options.head = Some(head);
     import(&options, |_entry| Ok(())).unwrap().entry
 }
 

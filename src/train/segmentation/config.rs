@@ -132,7 +132,7 @@ impl Preset {
                 label_stride: 2,
                 batch: 8,
                 steps: 700,
-                learning_rate: 5e-5,
+                learning_rate: 1e-4,
                 warmup: 50,
                 ema: 0.99,
                 validate_every: 175,

@@ -94,8 +94,8 @@ fn stage_loss(stage: &Masks, target: &Target) -> Tensor {
         return classes;
     }
     let size = target.masks.size();
-    let chosen = stage.masks.flatten(0, 1).index_select(0, &target.places).unsqueeze(1);
-    let logits = upsampled(&chosen, [size[1], size[2]]).squeeze_dim(1);
+    let chosen = stage.masks.flatten(0, 1).index_select(0, &target.places).unsqueeze(0);
+    let logits = upsampled(&chosen, [size[1], size[2]]).squeeze_dim(0);
     classes + focal(&logits, target) * FOCAL + dice(&logits, target)
 }
 

@@ -70,7 +70,7 @@ pub fn draw_confusion(path: &Path, confusion: &Confusion, classes: &[Class]) -> 
         for (idx, class) in classes.iter().enumerate() {
             let middle = place(idx) + half + LETTER[1] / 3;
             write(&mut canvas, &class.name, Point::new(place(0) - 8, middle), INK, Alignment::Right);
-            // Names of columns stand in steps, so that long ones do not touch.
+            // Names of columns are written downwards, letter below letter.
             let letters = i32::try_from(class.name.chars().count())?;
             for (letter, character) in (0i32..).zip(class.name.chars()) {
                 let at = Point::new(place(idx) + half, place(0) - 10 - (letters - 1 - letter) * (LETTER[1] - 4));

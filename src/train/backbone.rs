@@ -102,8 +102,9 @@ impl Backbone {
     /// # Errors
     /// When the model does not offer one of them, or the run fails.
     pub fn taps(&mut self, image: &RgbImage, taps: &[Tap]) -> anyhow::Result<Vec<FeatureMap>> {
-        let maps = self.runner.run_taps(taps, std::slice::from_ref(image))?;
-        maps.into_iter().next().context("the backbone gave no output")
+        let maps: Vec<FeatureMap> = self.runner.run_taps(taps, std::slice::from_ref(image))?.into_iter().flatten().collect();
+        ensure!(maps.len() == taps.len(), "the backbone gave {} outputs for {} activations", maps.len(), taps.len());
+        Ok(maps)
     }
 
     fn run(&mut self, image: &RgbImage, tap: Tap, lift_passes: u32) -> anyhow::Result<FeatureMap> {

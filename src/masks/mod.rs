@@ -16,6 +16,9 @@
 //! # Design
 //! Probabilities are brought to the size of the output, labels are chosen there: outlines are as smooth as the scores. Every output
 //! takes a [`ClassSet`], and every size is held against [`MaskLimits`] before memory is taken.
+//!
+//! Innermost loops go through one slice and index the others, cut to its length before: as single steps, `zip` and `chunks_exact_mut` are
+//! calls where the compiler does not optimise across its units of code, as in the release profile.
 
 mod error;
 mod limits;

@@ -5,8 +5,8 @@
 //! and pixels compare only these: most often one, a few along borders. The labels are those of the comparison of all classes, bit by
 //! bit, because both use the same formula.
 //!
-//! Rejected: comparing all, `H W K` steps. For 3000 x 4000 pixels and 150 classes, one of them ahead, that takes 3.7 to 4.4 s, this 0.17
-//! to 0.31 s (`cargo bench --bench masks`, one busy core of an AMD EPYC Zen 3, medians of three runs, 2026-11-25). Where no class is
+//! Rejected: comparing all, `H W K` steps. For 3000 x 4000 pixels and 150 classes, one of them ahead, that takes 2.3 to 3.5 s, this 0.10
+//! to 0.30 s (`cargo bench --bench masks`, medians of three runs on one busy core of an AMD EPYC Zen 3, 2026-11-25). Where no class is
 //! ahead, both take the same time.
 //!
 //! Rows go one after the other, or in as many stripes as the caller gives threads; beside the labels, memory holds a few rows.

@@ -144,6 +144,16 @@ mod tests {
     use super::*;
 
     #[test]
+    fn bounds_are_the_smallest_rectangle_around_what_is_set() {
+        let mut mask = BitMask::new(5, 19).unwrap();
+        assert_eq!(mask.bounds(), None);
+        for (row, col) in [(1, 9), (3, 17)] {
+            mask.row_mut(row)[col / 8] |= 0x80 >> (col % 8);
+        }
+        assert_eq!(mask.bounds(), Some((1..4, 9..18)));
+    }
+
+    #[test]
     fn the_leftmost_pixel_is_the_most_significant_bit() {
         let mask = BitMask::from_bits(2, 10, vec![0x80, 0x7F, 0x01, 0x80]).unwrap();
         assert_eq!(mask.bits(), [0x80, 0x40, 0x01, 0x80], "what fills up a row is cleared");

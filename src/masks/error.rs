@@ -5,7 +5,7 @@ use std::io;
 use thiserror::Error;
 
 use crate::{
-    masks::{class_set::MAX_CLASSES, scores::MAX_SCORE},
+    masks::{class_set::MAX_CLASSES, raster::MAX_SIDE, scores::MAX_SCORE},
     preprocess::Rect,
 };
 
@@ -69,6 +69,14 @@ pub enum MaskError {
     /// An output, or a mask, without pixels.
     #[error("{rows} x {cols} (height x width) holds no pixels")]
     Empty {
+        /// Rows.
+        rows: usize,
+        /// Columns.
+        cols: usize,
+    },
+    /// An output of too long a side.
+    #[error("an output of {rows} x {cols} pixels (height x width) is too long, the limit is {MAX_SIDE} on either side")]
+    TooLong {
         /// Rows.
         rows: usize,
         /// Columns.
@@ -253,7 +261,11 @@ impl MaskError {
     pub fn is_limit(&self) -> bool {
         matches!(
             self,
-            Self::TooManyPixels { .. } | Self::TooManyValues { .. } | Self::TooManyMasks { .. } | Self::TooManyPoints { .. }
+            Self::TooLong { .. }
+                | Self::TooManyPixels { .. }
+                | Self::TooManyValues { .. }
+                | Self::TooManyMasks { .. }
+                | Self::TooManyPoints { .. }
         )
     }
 }

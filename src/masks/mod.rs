@@ -85,7 +85,7 @@ pub use overlay::{OverlayStyle, overlay};
 pub use palette::{Palette, VOID_COLOR};
 pub use polygon::{Polygon, polygons_of_labels, polygons_of_mask};
 pub use probabilities::{probabilities, probability_rows};
-pub use raster::Raster;
+pub use raster::{MAX_SIDE, Raster};
 pub use rle::Rle;
 pub use sampler::Sampler;
 pub use scores::{MAX_SCORE, Scores};

@@ -8,6 +8,9 @@ use crate::{
     preprocess::{Geometry, Rect},
 };
 
+/// Longest side of an output, in pixels: that of JPEG. What is kept for each row and each column stays small beside the pixels.
+pub const MAX_SIDE: usize = 65_535;
+
 /// Rows and columns of an output of at least one pixel, on the grid of a score map.
 ///
 /// # Design
@@ -24,12 +27,15 @@ impl Raster {
     /// Any two axes.
     ///
     /// # Errors
-    /// [`MaskError::Empty`], [`MaskError::TooManyPixels`].
+    /// [`MaskError::Empty`], [`MaskError::TooLong`], [`MaskError::TooManyPixels`].
     pub fn new(rows: Axis, cols: Axis, limits: &MaskLimits) -> Result<Self, MaskError> {
         let raster = Self { rows, cols };
         let [n_rows, n_cols] = raster.size();
         if n_rows == 0 || n_cols == 0 {
             return Err(MaskError::Empty { rows: n_rows, cols: n_cols });
+        }
+        if n_rows.max(n_cols) > MAX_SIDE {
+            return Err(MaskError::TooLong { rows: n_rows, cols: n_cols });
         }
         // Run lengths are 32-bit numbers, whatever the limit.
         let max = limits.max_pixels.min(u64::from(u32::MAX));
@@ -176,7 +182,7 @@ mod tests {
         assert!(matches!(Raster::resized([4, 4], [0, 5], &limits), Err(MaskError::Empty { rows: 0, cols: 5 })));
         let error = Raster::resized([4, 4], [11, 10], &limits).unwrap_err();
         assert!(error.to_string().contains("the limit is 100 in all (limits.masks.max_pixels)"), "{error}");
-        assert!(Raster::resized([4, 4], [usize::MAX, usize::MAX], &limits).is_err());
+        assert!(matches!(Raster::resized([4, 4], [usize::MAX, 1], &limits), Err(MaskError::TooLong { .. })));
         let geometry = geometry(60, 90, None, ResizePolicy::Native);
         for width in [0.0, -1.0, f64::NAN, f64::INFINITY] {
             let part = Rect { x: 0.0, y: 0.0, width, height: 5.0 };

@@ -2,8 +2,8 @@
 //!
 //! # Cost
 //! All classes of a 1024 x 1024 label map with 15 thousand runs down its columns, more than most annotations of CamVid have at this size:
-//! 0.41 to 0.66 ms. A checkerboard, a million runs: 55 ms (`cargo bench --bench masks`, one busy core of an AMD EPYC Zen 3, medians
-//! of three runs, 2026-11-25).
+//! 0.5 to 0.9 ms, 0.4 ms at best. A checkerboard, a million runs: 53 ms at best (`cargo bench --bench masks`, medians of three runs on
+//! one busy core of an AMD EPYC Zen 3, 2026-11-25).
 
 use crate::masks::{
     BitMask, ClassSet, LabelMap, Labels, MaskError,

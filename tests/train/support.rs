@@ -87,6 +87,7 @@ pub fn quick() -> LiftConfig {
         warmup: 1,
         validation: 0.4,
         validate_every: 3,
+        views: 1,
         ..LiftConfig::default()
     }
 }

@@ -12,6 +12,8 @@ import numpy as np
 from PIL import Image, ImageOps
 
 OUT = Path("tests/fixtures/images")
+# x, y, width and height of parts of `resize_source.png` whose edges lie between pixels.
+PARTS = {"inside": (7.3, 5.8, 40.25, 30.5), "zero": (22.2, 10.867924528301886, 57.599999999999994, 38.64150943396226)}
 
 
 def picture(height: int, width: int) -> np.ndarray:
@@ -71,6 +73,8 @@ def main() -> None:
     for name, kernel in kernels.items():
         source.resize((42, 28), kernel).save(OUT / f"resize_{name}_28x42.png")
         source.resize((126, 84), kernel).save(OUT / f"resize_{name}_84x126.png")
+        for part, (x, y, width, height) in PARTS.items():
+            source.resize((96, 64), kernel, box=(x, y, x + width, y + height)).save(OUT / f"resize_{name}_part_{part}.png")
 
 
 main()

@@ -150,46 +150,14 @@ fn cut(image: &RgbImage, window: &Window, interpolation: Interpolation) -> Resul
 
 /// An image, or a part of it, of a given size.
 ///
-/// # Design
-/// The resizer computes wrong bounds for some parts whose edges are no whole pixels, and reads outside the image then. Of the pixels that
-/// the part touches alone it does not: those are cut out first.
-///
 /// # Errors
 /// What is wrong, in words.
 pub fn resized(image: &RgbImage, size: [u32; 2], interpolation: Interpolation, crop: Option<Rect>) -> Result<RgbImage, String> {
     let [height, width] = size;
     let max_input_pixels = u64::from(height) * u64::from(width);
     let resize = ResizePolicy::Exact { height, width };
-    let (image, crop) = match crop {
-        None => (image.clone(), None),
-        Some(crop) => touched(image, &crop),
-    };
     let recipe = Recipe { resize, interpolation, crop, patch: 1, fill: [0; 3], max_input_pixels };
-    prepare(image, &recipe).map(|prepared| prepared.image).map_err(|error| error.to_string())
-}
-
-/// The pixels that a part touches, and the part in them; none if it is all of them.
-fn touched(image: &RgbImage, part: &Rect) -> (RgbImage, Option<Rect>) {
-    /// Rounding of a sum of two numbers of pixels.
-    const TINY: f64 = 1e-9;
-    let span = |begin: f64, extent: f64, side: u32| {
-        let last = f64::from(side - 1);
-        let (first, end) = (begin.floor().clamp(0.0, last), (begin + extent - TINY).ceil().clamp(1.0, f64::from(side)));
-        let whole = (end - first).max(1.0);
-        let within = (begin - first).max(0.0);
-        // However its sum is rounded, it stays inside.
-        (first, whole, within, extent.min((whole - within) * (1.0 - 1e-12)))
-    };
-    let (top, n_rows, y, height) = span(part.y, part.height, image.height());
-    let (left, n_cols, x, width) = span(part.x, part.width, image.width());
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "whole numbers of pixels of the image")]
-    let [top, n_rows, left, n_cols] = [top, n_rows, left, n_cols].map(|pixels| pixels as usize);
-    let rows = image.data().chunks_exact(image.width() as usize * 3).skip(top).take(n_rows);
-    let data = rows.flat_map(|row| row[left * 3..(left + n_cols) * 3].iter().copied()).collect();
-    let [n_rows, n_cols] = [n_rows, n_cols].map(|n| u32::try_from(n).unwrap_or_default());
-    let cut = RgbImage::new(n_rows, n_cols, data).unwrap_or_else(|| image.clone());
-    let is_whole = x < TINY && y < TINY && f64::from(n_cols) - width < TINY && f64::from(n_rows) - height < TINY;
-    (cut, (!is_whole).then_some(Rect { x, y, width, height }))
+    prepare(image.clone(), &recipe).map(|prepared| prepared.image).map_err(|error| error.to_string())
 }
 
 fn mirrored(image: &RgbImage) -> RgbImage {
@@ -300,14 +268,10 @@ mod tests {
     fn parts_whose_edges_are_no_whole_pixels_are_cut_without_a_crash() {
         let image = RgbImage::new(64, 96, vec![50; 64 * 96 * 3]).unwrap();
         let part = Rect { x: 22.2, y: 10.867_924_528_301_886, width: 57.599_999_999_999_994, height: 38.641_509_433_962_26 };
-        let (cut, within) = touched(&image, &part);
-        assert_eq!((cut.height(), cut.width(), within.map(|part| (part.x * 1e9).round() / 1e9)), (40, 58, Some(0.2)));
         for interpolation in [Interpolation::Bilinear, Interpolation::Bicubic, Interpolation::Lanczos] {
             let resized = resized(&image, [64, 96], interpolation, Some(part)).unwrap();
             assert!(resized.data().iter().all(|value| *value == 50));
         }
-        let whole = Rect { x: 3.0, y: 0.0, width: 8.0, height: 64.0 };
-        assert_eq!(touched(&image, &whole).1, None);
     }
 
     #[test]

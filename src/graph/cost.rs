@@ -65,7 +65,7 @@ pub fn backbone_macs(arch: &Architecture, query_downsample: Option<u32>, [rows, 
 }
 
 /// MACs of a segmentation head for one image, whose taps have these rows and columns in the order of reading, and whose scores have `upscale`
-/// times those of its grid. A product for masks is not counted: they are scores that the attention has computed.
+/// times those of its grid; 0 leaves the sum over the class queries out. A product for masks is not counted: they are scores that the attention has computed.
 #[must_use]
 pub fn segment_macs(shape: &SegmentShape, grids: &[[u64; 2]], upscale: u64) -> Macs {
     let [channels, width, n_classes] = [shape.channels, shape.width, shape.n_classes].map(|extent| extent as u64);

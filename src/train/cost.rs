@@ -1,45 +1,13 @@
-//! What a backbone and a head cost: multiply-accumulates (MACs) of convolutions, linear layers and attention products, counted from
-//! their definition. Norms, activations, softmax and resizes are left out, as is usual.
+//! What a LiFT head costs: multiply-accumulates (MACs), counted as `densevit::graph::cost` counts those of backbones.
 //!
 //! # Design
 //! The paper of LiFT quotes +22.1 % operations at 224 px for ViT-S/16. Counting its own layers gives 0.752 against 4.34 G, 17.3 %; the
 //! difference is reproduced by charging the transposed convolution, whose stride equals its kernel, at the output's resolution, four
 //! times too often.
 
-use densevit::manifest::{Architecture, FfnKind, LiftForm};
+use densevit::manifest::LiftForm;
 
 use crate::head::{GUIDANCE, HeadShape};
-
-/// MACs of a backbone for one image.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct BackboneCost {
-    /// Patch convolution and linear layers.
-    pub linear: u64,
-    /// Both products of attention.
-    pub attention: u64,
-}
-
-impl BackboneCost {
-    /// For a grid of `rows` x `cols` patches, CLS and registers included.
-    #[must_use]
-    pub fn new(arch: &Architecture, rows: u64, cols: u64) -> Self {
-        let (n_patches, width, depth) = (rows * cols, u64::from(arch.width), u64::from(arch.depth));
-        let n_tokens = n_patches + 1 + u64::from(arch.registers);
-        let ffn = match arch.ffn {
-            FfnKind::Mlp => 2 * width * 4 * width,
-            // Two thirds of the usual hidden width, rounded up to a multiple of eight, as DINOv2 has it.
-            FfnKind::Swiglu => 3 * width * (4 * width * 2 / 3).next_multiple_of(8),
-        };
-        let patch = n_patches * 3 * u64::from(arch.patch).pow(2) * width;
-        Self { linear: patch + depth * n_tokens * (4 * width * width + ffn), attention: depth * 2 * n_tokens.pow(2) * width }
-    }
-
-    /// All of them.
-    #[must_use]
-    pub fn total(self) -> u64 {
-        self.linear + self.attention
-    }
-}
 
 /// MACs of one pass of a head over a grid of `rows` x `cols` cells.
 #[must_use]
@@ -60,6 +28,11 @@ pub fn head_macs(shape: &HeadShape, rows: u64, cols: u64) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use densevit::{
+        graph::cost::backbone_macs,
+        manifest::{Architecture, FfnKind},
+    };
+
     use super::*;
 
     fn vit_s16() -> Architecture {
@@ -81,7 +54,7 @@ mod tests {
     fn backbones_cost_what_others_counted() {
         let giga = |macs: u64| (macs as f64 / 1e7).round() / 100.0;
         for (side, linear, attention) in [(112, 1.08, 0.02), (224, 4.24, 0.36), (448, 16.90, 5.68)] {
-            let cost = BackboneCost::new(&vit_s16(), side / 16, side / 16);
+            let cost = backbone_macs(&vit_s16(), None, [side / 16; 2]);
             assert_eq!((giga(cost.linear), giga(cost.attention)), (linear, attention), "{side}");
         }
     }

@@ -4,12 +4,15 @@ use std::path::PathBuf;
 
 use anyhow::{Context as _, ensure};
 use clap::Args;
-use densevit::manifest::{Architecture, FfnKind, LiftForm, Tap, load_dir};
+use densevit::{
+    graph,
+    manifest::{Architecture, FfnKind, LiftForm, Tap, load_dir},
+};
 use tch::{Device, nn};
 
 use crate::{
     config::LiftConfig,
-    cost::{BackboneCost, head_macs},
+    cost::head_macs,
     head::{self, Head, HeadShape},
     segmentation::{
         card::Form,
@@ -50,7 +53,7 @@ pub fn run(args: &InspectArgs) -> anyhow::Result<()> {
     println!("{} ({} channels, patch {}): {} weights", manifest.name, arch.width, arch.patch, arch.parameters);
     for size in &args.sizes {
         let side = u64::from(size / arch.patch);
-        let cost = BackboneCost::new(arch, side, side);
+        let cost = graph::cost::backbone_macs(arch, None, [side; 2]);
         println!("  {size} px: {} (linear {}, attention {})", giga(cost.total()), giga(cost.linear), giga(cost.attention));
     }
     for (name, shape) in shapes {
@@ -58,7 +61,7 @@ pub fn run(args: &InspectArgs) -> anyhow::Result<()> {
         println!("{name}: {n_weights} weights, {}", share(n_weights, arch.parameters));
         for size in &args.sizes {
             let side = u64::from(size / arch.patch);
-            let (macs, cost) = (head_macs(&shape, side, side), BackboneCost::new(arch, side, side));
+            let (macs, cost) = (head_macs(&shape, side, side), graph::cost::backbone_macs(arch, None, [side; 2]));
             let (of_all, of_linear) = (share(macs, cost.total()), share(macs, cost.linear));
             println!("  {size} px: {}, {of_all} of all, {of_linear} without attention products", giga(macs));
         }

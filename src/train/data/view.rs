@@ -37,12 +37,12 @@ pub fn make_view(path: &Path, digest: &str, idx: u32, config: &LiftConfig) -> Re
         Framing::Squeeze => (None, false),
         Framing::Crop => (Some(square(&photo, &mut random)), random.bool()),
     };
-    let full = resized(&photo, config.size, crop)?;
+    let full = resized(&photo, [config.size; 2], Interpolation::Bilinear, crop)?;
     let full = if is_mirrored { mirrored(&full) } else { full };
     let full = if config.jitter > 0.0 { jittered(full, config.jitter, &mut random) } else { full };
     let smaller = |factor: u32| match config.downscale {
         Downscale::Stride => Ok(strided(&full, factor)),
-        Downscale::Antialias => resized(&full, config.size / factor, None),
+        Downscale::Antialias => resized(&full, [config.size / factor; 2], Interpolation::Bilinear, None),
     };
     let smaller = (1..=config.scales).map(|scale| smaller(1 << scale)).collect::<Result<_, _>>()?;
     Ok(View { full, smaller })
@@ -54,19 +54,19 @@ fn square(photo: &RgbImage, random: &mut fastrand::Rng) -> Rect {
     Rect { x: (width - side) * random.f64(), y: (height - side) * random.f64(), width: side, height: side }
 }
 
-/// The image, or a part of it, as a square of `side` pixels: bilinear, antialiased.
+/// An image, or a part of it, as rows x columns of pixels; antialiased when it shrinks.
 ///
 /// # Errors
 /// When the part lies outside the image.
-pub fn resized(image: &RgbImage, side: u32, crop: Option<Rect>) -> Result<RgbImage, String> {
-    let recipe = Recipe {
-        resize: ResizePolicy::Exact { height: side, width: side },
-        interpolation: Interpolation::Bilinear,
-        crop,
-        patch: 1,
-        fill: [0; 3],
-        max_input_pixels: u64::from(side) * u64::from(side),
-    };
+pub fn resized(
+    image: &RgbImage,
+    [height, width]: [u32; 2],
+    interpolation: Interpolation,
+    crop: Option<Rect>,
+) -> Result<RgbImage, String> {
+    let resize = ResizePolicy::Exact { height, width };
+    let max_input_pixels = u64::from(height) * u64::from(width);
+    let recipe = Recipe { resize, interpolation, crop, patch: 1, fill: [0; 3], max_input_pixels };
     prepare(image.clone(), &recipe).map(|prepared| prepared.image).map_err(|error| error.to_string())
 }
 
@@ -80,7 +80,8 @@ fn strided(image: &RgbImage, factor: u32) -> RgbImage {
     RgbImage::new(height, width, data).unwrap_or_else(|| image.clone())
 }
 
-fn mirrored(image: &RgbImage) -> RgbImage {
+/// Left and right exchanged.
+pub(crate) fn mirrored(image: &RgbImage) -> RgbImage {
     let rows = image.data().chunks_exact(image.width() as usize * 3);
     let data = rows.flat_map(|row| row.chunks_exact(3).rev().flatten().copied()).collect();
     RgbImage::new(image.height(), image.width(), data).unwrap_or_else(|| image.clone())

@@ -5,7 +5,7 @@
 //! that part makes all cosines high; so the distance is also given with the mean descriptor of the small images subtracted from both.
 
 use anyhow::{anyhow, ensure};
-use densevit::{preprocess::Rect, tensor::RgbImage};
+use densevit::{manifest::Interpolation, preprocess::Rect, tensor::RgbImage};
 use serde::Serialize;
 use tch::{Kind, Tensor};
 
@@ -44,7 +44,7 @@ pub fn measure(backbone: &mut Backbone, photos: &[Photo], methods: &[Method], gr
     let mut pairs = Vec::with_capacity(photos.len());
     for photo in photos {
         let large = square(photo, 2 * side)?;
-        let small = resized(&large, side, None).map_err(anyhow::Error::msg)?;
+        let small = resized(&large, [side; 2], Interpolation::Bilinear, None).map_err(anyhow::Error::msg)?;
         pairs.push((to_tensor(&backbone.features(&small)?), small, large));
     }
     let stacked: Vec<Tensor> =
@@ -80,5 +80,5 @@ fn square(photo: &Photo, side: u32) -> anyhow::Result<RgbImage> {
     let (height, width) = (f64::from(image.height()), f64::from(image.width()));
     let edge = height.min(width);
     let crop = Rect { x: (width - edge) / 2.0, y: (height - edge) / 2.0, width: edge, height: edge };
-    resized(&image, side, Some(crop)).map_err(anyhow::Error::msg)
+    resized(&image, [side; 2], Interpolation::Bilinear, Some(crop)).map_err(anyhow::Error::msg)
 }

@@ -3,10 +3,8 @@
 use std::collections::HashMap;
 
 use anyhow::Context as _;
-use densevit::manifest::Tap;
+use densevit::manifest::{ClassSpec, Tap};
 use serde::{Deserialize, Serialize};
-
-use crate::segmentation::data::classes::Class;
 
 /// Key of the card in the metadata of a safetensors file.
 const CARD: &str = "densevit.segment";
@@ -58,7 +56,7 @@ pub struct SegmentCard {
     /// Attention heads; 0 in a linear head.
     pub heads: u32,
     /// Names and colours of the classes.
-    pub classes: Vec<Class>,
+    pub classes: Vec<ClassSpec>,
     /// Rows and columns of the training images, in pixels.
     pub size: [u32; 2],
     /// Scores have so many times the rows and columns of the grid.

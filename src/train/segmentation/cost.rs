@@ -1,54 +1,40 @@
-//! What segmentation costs: multiply-accumulates (MACs) of backbones that halve their grid, and of heads, counted from their definition
-//! as `crate::cost` counts. The sum over the queries is left out: it depends on the size that is asked for.
+//! What segmentation costs the trainer: multiply-accumulates (MACs) of the blocks that are run, and of heads of its shapes, as
+//! `densevit::graph::cost` counts them. The sum over the queries is left out: it depends on the size that is asked for.
 
-use densevit::manifest::Architecture;
-
-use crate::{
-    cost::BackboneCost,
-    segmentation::{card::Form, head::Shape, layers::N_LAYERS},
+use densevit::{
+    graph::cost,
+    manifest::{Architecture, SegmentForm},
+    weights::SegmentShape,
 };
+
+use crate::segmentation::{card::Form, head::Shape, layers::N_LAYERS};
 
 /// MACs of the blocks of a backbone up to the last that is read, for a grid of `rows` x `cols` patches that is halved in the block
 /// `downsample`.
 #[must_use]
 pub fn backbone_macs(arch: &Architecture, grid: [u64; 2], n_blocks: u32, downsample: Option<u32>) -> u64 {
-    let of = |depth: u32, [rows, cols]: [u64; 2]| BackboneCost::new(&Architecture { depth, ..arch.clone() }, rows, cols);
-    let Some(block) = downsample.filter(|block| *block < n_blocks) else { return of(n_blocks, grid).total() };
-    let small = grid.map(|side| side.div_ceil(2));
-    let n_tokens = |[rows, cols]: [u64; 2]| rows * cols + 1 + u64::from(arch.registers);
-    let (whole, kept) = (n_tokens(grid), n_tokens(small));
-    let width = u64::from(arch.width);
-    // Of the block that halves the grid: keys and values of all tokens, everything else of those that are kept.
-    let own =
-        of(1, small).total() - of(0, small).total() + 2 * (whole - kept) * width * width + 2 * kept * (whole - kept) * width;
-    let after = of(n_blocks - block - 1, small).total() - of(0, small).total();
-    of(block, grid).total() + own + after
+    cost::backbone_macs(&Architecture { depth: n_blocks, ..arch.clone() }, downsample, grid).total()
 }
 
 /// MACs of a head on maps of these grids, in the order in which it reads them.
 #[must_use]
 pub fn head_macs(shape: &Shape, grids: &[[u64; 2]]) -> u64 {
-    let unsigned = |value: i64| value.unsigned_abs();
-    let (channels, width, n_classes) = (unsigned(shape.channels), unsigned(shape.widths.width), unsigned(shape.n_classes));
-    let cells = |grid: &[u64; 2]| grid[0] * grid[1];
-    let stage = |n_queries: u64, n_cells: u64| unsigned(N_LAYERS) * layer_macs(n_queries, n_cells, width);
-    let projected = grids.iter().map(|grid| cells(grid) * channels * width).sum::<u64>();
-    let classes = n_classes * width * (n_classes + 1);
-    match shape.form {
-        Form::Linear => grids.iter().map(|grid| cells(grid) * channels * n_classes).sum(),
-        Form::Segvit => projected + grids.iter().map(|grid| stage(n_classes, cells(grid))).sum::<u64>() + classes,
-        Form::Shrunk => {
-            let full = grids.first().map_or(0, cells);
-            projected + grids.iter().map(|grid| stage(full, cells(grid))).sum::<u64>() + stage(n_classes, full) + classes
-        }
-    }
-}
-
-/// Of one decoder layer: self-attention among the queries, cross-attention to the cells, feed-forward.
-fn layer_macs(n_queries: u64, n_cells: u64, width: u64) -> u64 {
-    let among = 4 * n_queries * width * width + 2 * n_queries * n_queries * width;
-    let across = 2 * (n_queries + n_cells) * width * width + 2 * n_queries * n_cells * width;
-    among + across + 8 * n_queries * width * width
+    let extent = |value: i64| usize::try_from(value).unwrap_or_default();
+    let form = match shape.form {
+        Form::Segvit => SegmentForm::Segvit,
+        Form::Shrunk => SegmentForm::Shrunk,
+        Form::Linear => SegmentForm::Linear,
+    };
+    let sizes = SegmentShape {
+        form,
+        channels: extent(shape.channels),
+        width: extent(shape.widths.width),
+        n_classes: extent(shape.n_classes),
+        n_taps: shape.n_taps,
+        n_layers: extent(N_LAYERS),
+        query_grid: None,
+    };
+    cost::segment_macs(&sizes, grids, 0).total()
 }
 
 #[cfg(test)]

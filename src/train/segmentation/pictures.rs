@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use densevit::{
+    manifest::ClassSpec,
     picture::{Panel, side_by_side, write_png},
     tensor::RgbImage,
 };
@@ -19,10 +20,7 @@ use crate::{
     canvas::Canvas,
     segmentation::{
         confusion::Confusion,
-        data::{
-            classes::{Class, IGNORED},
-            labels::Labels,
-        },
+        data::{classes::IGNORED, labels::Labels},
     },
 };
 
@@ -44,7 +42,7 @@ const PAPER: Rgb888 = Rgb888::new(255, 255, 255);
 ///
 /// # Errors
 /// When the file cannot be written.
-pub fn draw_confusion(path: &Path, confusion: &Confusion, classes: &[Class]) -> anyhow::Result<()> {
+pub fn draw_confusion(path: &Path, confusion: &Confusion, classes: &[ClassSpec]) -> anyhow::Result<()> {
     let n = confusion.n_classes();
     let is_named = n <= MAX_NAMED;
     let (cell, margin) = if is_named { (CELL, MARGIN) } else { (SMALL_CELL, SMALL_CELL) };
@@ -85,7 +83,7 @@ pub fn draw_confusion(path: &Path, confusion: &Confusion, classes: &[Class]) -> 
 ///
 /// # Errors
 /// When the file cannot be written.
-pub fn draw_panels(path: &Path, photo: &RgbImage, [truth, predicted]: [&Labels; 2], classes: &[Class]) -> anyhow::Result<()> {
+pub fn draw_panels(path: &Path, photo: &RgbImage, [truth, predicted]: [&Labels; 2], classes: &[ClassSpec]) -> anyhow::Result<()> {
     let panel = |caption: &str, image: RgbImage| Panel { caption: caption.to_owned(), image };
     let of = |labels: &Labels| coloured(labels, classes).unwrap_or_else(|| photo.clone());
     let panels = [panel("photo", photo.clone()), panel("truth", of(truth)), panel("prediction", of(predicted))];
@@ -93,7 +91,7 @@ pub fn draw_panels(path: &Path, photo: &RgbImage, [truth, predicted]: [&Labels; 
 }
 
 /// Labels in the colours of their classes; black where they do not count.
-fn coloured(labels: &Labels, classes: &[Class]) -> Option<RgbImage> {
+fn coloured(labels: &Labels, classes: &[ClassSpec]) -> Option<RgbImage> {
     let colour =
         |label: &u8| if *label == IGNORED { [0; 3] } else { classes.get(usize::from(*label)).map_or([0; 3], |c| c.color) };
     RgbImage::new(labels.height, labels.width, labels.data.iter().flat_map(colour).collect())
@@ -124,7 +122,7 @@ mod tests {
         let mut confusion = Confusion::new(2);
         let labels = Labels { height: 1, width: 4, data: vec![0, 0, 1, 1] };
         confusion.add(&Tensor::from_slice(&[0i64, 0, 1, 0]), &labels).unwrap();
-        let class = |name: &str| Class { name: name.into(), color: [0; 3] };
+        let class = |name: &str| ClassSpec { name: name.into(), color: [0; 3] };
         draw_confusion(&path, &confusion, &[class("sky"), class("road")]).unwrap();
         let picture = image::open(&path).unwrap().into_rgb8();
         let red = |truth: u32, predicted: u32| picture.get_pixel(MARGIN + predicted * CELL + 2, MARGIN + truth * CELL + 2).0[0];
@@ -134,7 +132,7 @@ mod tests {
     #[test]
     fn labels_take_the_colours_of_their_classes() {
         let labels = Labels { height: 1, width: 3, data: vec![0, IGNORED, 7] };
-        let classes = [Class { name: "sky".into(), color: [1, 2, 3] }];
+        let classes = [ClassSpec { name: "sky".into(), color: [1, 2, 3] }];
         assert_eq!(coloured(&labels, &classes).unwrap().data(), [1, 2, 3, 0, 0, 0, 0, 0, 0]);
     }
 }

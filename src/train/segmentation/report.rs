@@ -1,13 +1,13 @@
 //! What a head reaches on a split, in numbers.
 
-use densevit::tensor::RgbImage;
+use densevit::{manifest::ClassSpec, tensor::RgbImage};
 use serde::Serialize;
 
 use crate::segmentation::{
     card::{Form, Input},
     confusion::{Confusion, mean},
     cost::{backbone_macs, head_macs},
-    data::{classes::Class, recipe::Recipe},
+    data::recipe::Recipe,
     head::Opened,
 };
 
@@ -61,10 +61,10 @@ pub struct Report {
 impl Report {
     /// Of everything that was counted, in so many seconds for all images but the first.
     #[must_use]
-    pub fn new(confusion: &Confusion, classes: &[Class], (images, seconds): (usize, f64), cost: Cost) -> Self {
+    pub fn new(confusion: &Confusion, classes: &[ClassSpec], (images, seconds): (usize, f64), cost: Cost) -> Self {
         let n = confusion.n_classes();
         let (ious, recalls, scores) = (confusion.ious(), confusion.recalls(), confusion.scores());
-        let class = |(idx, class): (usize, &Class)| ClassReport {
+        let class = |(idx, class): (usize, &ClassSpec)| ClassReport {
             name: class.name.clone(),
             iou: ious[idx],
             recall: recalls[idx],

@@ -4,11 +4,14 @@
 use densevit::{preprocess::Rect, tensor::RgbImage};
 use tch::{Kind, Tensor};
 
-use crate::segmentation::{
-    data::{recipe::Recipe, view::resized},
-    features::Features,
-    head::{Head, Opened},
-    output::{Output, upsampled},
+use crate::{
+    data::view::resized,
+    segmentation::{
+        data::recipe::Recipe,
+        features::Features,
+        head::{Head, Opened},
+        output::{Output, upsampled},
+    },
 };
 
 /// How an image is run.

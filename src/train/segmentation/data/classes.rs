@@ -5,27 +5,18 @@
 
 use std::path::Path;
 
-use serde::{Deserialize, Serialize};
+use densevit::manifest::ClassSpec;
+use serde::Deserialize;
 
 use crate::segmentation::data::DataError;
 
 /// Label of pixels that do not count. There are at most as many classes.
 pub const IGNORED: u8 = 255;
 
-/// A class.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Class {
-    /// Its name.
-    pub name: String,
-    /// Its colour in pictures, RGB.
-    pub color: [u8; 3],
-}
-
 /// Classes of a data set, and which of them a value in a file stands for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Classes {
-    list: Vec<Class>,
+    list: Vec<ClassSpec>,
     /// By value: class, [`IGNORED`], or none for values that should not be there.
     of_value: Vec<Option<u8>>,
 }
@@ -71,7 +62,7 @@ impl Classes {
             for value in values {
                 classes.claim(value, class).map_err(bad)?;
             }
-            classes.list.push(Class { name: row.name, color: row.color });
+            classes.list.push(ClassSpec { name: row.name, color: row.color });
         }
         Ok(classes)
     }
@@ -87,7 +78,7 @@ impl Classes {
 
     /// Names and colours.
     #[must_use]
-    pub fn list(&self) -> &[Class] {
+    pub fn list(&self) -> &[ClassSpec] {
         &self.list
     }
 

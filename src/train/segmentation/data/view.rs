@@ -6,14 +6,13 @@
 //! what is missing of the window is filled at the right and at the bottom with the mean colour, whose labels do not count. Only the window
 //! is ever resampled, whatever the scale.
 
-use densevit::{
-    manifest::{Interpolation, ResizePolicy},
-    preprocess::{Recipe, Rect, prepare},
-    tensor::RgbImage,
-};
+use densevit::{manifest::Interpolation, preprocess::Rect, tensor::RgbImage};
 use serde::{Deserialize, Serialize};
 
-use crate::segmentation::data::{classes::IGNORED, distortion::distorted, labels::Labels};
+use crate::{
+    data::view::{mirrored, resized},
+    segmentation::data::{classes::IGNORED, distortion::distorted, labels::Labels},
+};
 
 /// Windows that are tried before one is taken in which a class fills more than its share.
 const N_TRIES: usize = 10;
@@ -146,24 +145,6 @@ fn cut(image: &RgbImage, window: &Window, interpolation: Interpolation) -> Resul
     let [y, x] = [0, 1].map(|axis: usize| f64::from(window.first[axis]) * factor[axis]);
     let [height, width] = [0, 1].map(|axis: usize| f64::from(window.size[axis]) * factor[axis]);
     resized(image, window.size, interpolation, Some(Rect { x, y, width, height }))
-}
-
-/// An image, or a part of it, of a given size.
-///
-/// # Errors
-/// What is wrong, in words.
-pub fn resized(image: &RgbImage, size: [u32; 2], interpolation: Interpolation, crop: Option<Rect>) -> Result<RgbImage, String> {
-    let [height, width] = size;
-    let max_input_pixels = u64::from(height) * u64::from(width);
-    let resize = ResizePolicy::Exact { height, width };
-    let recipe = Recipe { resize, interpolation, crop, patch: 1, fill: [0; 3], max_input_pixels };
-    prepare(image.clone(), &recipe).map(|prepared| prepared.image).map_err(|error| error.to_string())
-}
-
-fn mirrored(image: &RgbImage) -> RgbImage {
-    let rows = image.data().chunks_exact(image.width() as usize * 3);
-    let data = rows.flat_map(|row| row.chunks_exact(3).rev().flatten().copied()).collect();
-    RgbImage::new(image.height(), image.width(), data).unwrap_or_else(|| image.clone())
 }
 
 fn mirrored_labels(labels: &Labels) -> Labels {

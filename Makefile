@@ -46,11 +46,12 @@ lint: setup-train ## Formatting, clippy and documentation
 	@echo "lint: clippy";         $(CARGO) clippy --release --locked --workspace --all-targets -- -D warnings
 	@echo "lint: documentation";  RUSTDOCFLAGS="-D warnings" $(CARGO) doc --release --locked --workspace --no-deps --quiet
 
-# Everything in the release profile: one set of dependencies to compile, and tests at full speed.
+# Everything in the release profile: one set of dependencies to compile, and tests at full speed. Tests run beside each other, so each of the
+# trainer's takes one thread: more would wait for each other spinning.
 test: setup-train ## Check everything: lint, unit and integration tests, the real model, the Python client, the trainer
 	@$(MAKE) --no-print-directory lint
 	@echo "test: unit and integration tests"
-	@$(CARGO) test --release --locked --workspace
+	@OMP_NUM_THREADS=1 $(CARGO) test --release --locked --workspace
 	@echo "test: the Python client of the README"
 	@tests/python/readme_client.sh
 	@echo "test: the server does not link the training framework"

@@ -39,6 +39,15 @@ impl SegmentForm {
     }
 }
 
+impl std::str::FromStr for SegmentForm {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let found = Self::ALL.into_iter().find(|form| form.name() == text);
+        found.ok_or_else(|| format!("\"{text}\" is no form: segvit, shrunk or linear"))
+    }
+}
+
 /// What a segmentation head reads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -47,6 +56,18 @@ pub enum SegmentInput {
     Backbone,
     /// Activations of the backbone after one pass of the model's LiFT head.
     Lift,
+}
+
+impl std::str::FromStr for SegmentInput {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "backbone" => Ok(Self::Backbone),
+            "lift" => Ok(Self::Lift),
+            _ => Err(format!("\"{text}\" is no input: backbone or lift")),
+        }
+    }
 }
 
 /// A class: what its channel of the scores means.

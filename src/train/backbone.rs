@@ -107,6 +107,16 @@ impl Backbone {
         Ok(maps)
     }
 
+    /// Scores of the model's segmentation head for one image, `[u * h, u * w, K]`.
+    ///
+    /// # Errors
+    /// When the model has no such head, or the run fails.
+    pub fn scores(&mut self, image: &RgbImage) -> anyhow::Result<FeatureMap> {
+        let key = RunKey::segment([image.height(), image.width()]);
+        let outputs = self.runner.run(&key, std::slice::from_ref(image))?;
+        outputs.into_iter().next().and_then(|output| output.scores).context("the head gave no output")
+    }
+
     fn run(&mut self, image: &RgbImage, tap: Tap, lift_passes: u32) -> anyhow::Result<FeatureMap> {
         let key = RunKey::features([image.height(), image.width()], tap, lift_passes);
         let outputs = self.runner.run(&key, std::slice::from_ref(image))?;

@@ -18,7 +18,7 @@ use crate::{
 };
 
 /// Largest difference between the head as trained and as served, as a share of the largest value: single precision in another order.
-const PARITY: f64 = 1e-4;
+pub(crate) const PARITY: f64 = 1e-4;
 
 /// Writes the head in `file` into the model directory `model`, after the written graph gave, on a cached example, what the head gives
 /// in the training framework. Returns the model and the largest difference, as a share of the largest value.

@@ -1,4 +1,4 @@
-//! From photos to served features: `train lift` puts a head into the model directory, gRPC serves it.
+//! From images to served answers: `train lift` and `train segvit` put a head into the model directory, gRPC serves it.
 
 use std::process::Command;
 
@@ -12,12 +12,14 @@ use densevit::{
     tensor::RgbImage,
 };
 use tch::{Device, Tensor};
-use train::{backbone::Backbone, eval::to_tensor, head};
+use train::{backbone::Backbone, eval::to_tensor, head, segmentation::segmenter::inferred};
 
-use crate::support::{self, error, photos, tiny_model};
+use crate::support::{self, error, photos, street, tiny_model};
 
 /// Single precision on both sides, in different orders, over the head's convolutions.
 const FP32: f64 = 1e-4;
+/// Scores are answered in half precision: half a step of its 11 bits.
+const FP16: f64 = 5e-4 + FP32;
 
 fn image() -> RgbImage {
     RgbImage::new(48, 80, (0..48 * 80 * 3).map(|idx| u8::try_from(idx * 7 % 251).unwrap()).collect()).unwrap()
@@ -32,16 +34,24 @@ fn expected(dir: &std::path::Path, tap: Tap, head: &std::path::Path) -> Tensor {
     tch::no_grad(|| module.forward(&pixels, &features, false).permute([0, 2, 3, 1]).squeeze_dim(0))
 }
 
-async fn served(models: &std::path::Path) -> pb::ExtractResponse {
+async fn start(models: &std::path::Path) -> (Server, Client) {
     let settings = [("grpc.listen", "127.0.0.1:0"), ("admin.enabled", "false"), ("models.dir", models.to_str().unwrap())];
     let settings: Vec<(String, String)> = settings.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
     let server = Server::start(ServeConfig::load(None, &settings).unwrap()).await.unwrap();
     let client = Client::connect(&server.address().to_string()).await.unwrap();
+    (server, client)
+}
+
+fn native() -> pb::Preprocess {
+    pb::Preprocess { resize: Some(pb::preprocess::Resize::Native(true)), ..Default::default() }
+}
+
+async fn served(models: &std::path::Path) -> pb::ExtractResponse {
+    let (server, client) = start(models).await;
     let raw = pb::RawImage { height: 48, width: 80, data: Bytes::from(image().into_data()) };
-    let native = pb::Preprocess { resize: Some(pb::preprocess::Resize::Native(true)), ..Default::default() };
     let request = pb::ExtractRequest {
         image: Some(pb::Image { source: Some(pb::image::Source::Raw(raw)) }),
-        preprocess: Some(native),
+        preprocess: Some(native()),
         ..Default::default()
     };
     let features = client.extract_whole(request).await.unwrap();
@@ -94,6 +104,69 @@ fn a_head_trained_on_twelve_photos_is_served_as_it_was_trained() {
     options.tap = Some(Tap { layer: 0, ..tap });
     assert!(refused(&options, &entry.dir).contains("was trained on the"), "{}", refused(&options, &entry.dir));
     assert_eq!(load_dir(&entry.dir).unwrap().manifest.lift.unwrap(), lift);
+}
+
+/// What the server says of a file: scores on the head's own raster, `[rows, cols, K]`.
+async fn served_scores(models: &std::path::Path, photo: Vec<u8>) -> (pb::SegmentHeader, Tensor) {
+    let (server, client) = start(models).await;
+    let request = pb::SegmentRequest {
+        image: Some(pb::Image { source: Some(pb::image::Source::Encoded(photo.into())) }),
+        preprocess: Some(native()),
+        masks: Some(pb::SegmentOptions {
+            format: pb::MaskFormat::Scores.into(),
+            size: pb::MaskSize::Scores.into(),
+            ..Default::default()
+        }),
+        ..Default::default()
+    };
+    let answer = client.segment(request).await.unwrap();
+    server.run(async {}).await;
+    let values: Vec<half::f16> =
+        answer.data.chunks_exact(2).map(|bytes| half::f16::from_le_bytes(bytes.try_into().unwrap())).collect();
+    let shape = [answer.header.rows.into(), answer.header.cols.into(), -1];
+    (answer.header, Tensor::from_slice(&values).to_kind(tch::Kind::Float).view(shape))
+}
+
+#[test]
+fn a_segmentation_head_is_served_as_it_was_trained() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    let (entry, data) = (tiny_model(&at("models")), street(4));
+    let output = Command::new(env!("CARGO_BIN_EXE_train"))
+        .current_dir(format!("{}/../..", env!("CARGO_MANIFEST_DIR")))
+        .args("segvit --license test --steps 4 --batch 2 --size 64,96 --taps 1,0 --width 32 --heads 2".split(' '))
+        .args(["--model".as_ref(), entry.dir.as_os_str(), "--data".as_ref(), data.path().as_os_str()])
+        .args(["--out".as_ref(), at("run").as_os_str(), "--cache".as_ref(), at("cache").as_os_str()])
+        .output()
+        .unwrap();
+    let (stdout, stderr) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success() && stdout.contains("of the largest score"), "{stdout}{stderr}");
+
+    let manifest = load_dir(&entry.dir).unwrap().manifest;
+    let segmenter = manifest.segmenter.unwrap();
+    assert_eq!((segmenter.license.as_str(), segmenter.size, segmenter.scores.miou.is_some()), ("test", Some([64, 96]), true));
+
+    let photo = data.path().join("images/test/200.png");
+    let pixels = image::open(&photo).unwrap().into_rgb8();
+    let pixels = RgbImage::new(64, 96, pixels.into_raw()).unwrap();
+    let opened = train::segmentation::head::open(&at("run/segment.safetensors"), 64, Device::Cpu).unwrap();
+    let mut backbone = Backbone::open(&entry.dir, |tap| tap, Device::Cpu).unwrap();
+    let maps: Vec<Tensor> = backbone
+        .taps(&pixels, &opened.card.taps)
+        .unwrap()
+        .iter()
+        .map(|map| {
+            let [rows, cols, channels] = [map.rows(), map.cols(), map.channels()].map(|extent| i64::try_from(extent).unwrap());
+            Tensor::from_slice(map.data()).view([1, rows, cols, channels])
+        })
+        .collect();
+    let expected = inferred(&opened.head, &maps).scores([16, 24]).permute([0, 2, 3, 1]).squeeze_dim(0);
+    let (header, got) =
+        tokio::runtime::Runtime::new().unwrap().block_on(served_scores(&at("models"), std::fs::read(&photo).unwrap()));
+    assert_eq!((header.rows, header.cols), (16, 24));
+    let names: Vec<&str> = header.classes.iter().map(|class| class.name.as_str()).collect();
+    assert_eq!(names, ["sky", "road", "car"]);
+    assert!(error(&got, &expected) <= FP16, "{}", error(&got, &expected));
 }
 
 #[test]

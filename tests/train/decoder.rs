@@ -1,10 +1,10 @@
 //! The heads for masks: against the authors' decoder, their sizes, grids that are odd or not square, and that they learn.
 
+use densevit::manifest::SegmentForm;
 use tch::{Device, Kind, Tensor, nn};
 use train::{
     optim::Adam,
     segmentation::{
-        card::Form,
         head::{Head, Shape, n_weights},
         layers::Widths,
         loss::{Ignored, loss},
@@ -17,7 +17,7 @@ use crate::support::{error, tensors};
 /// Both are single-precision products, summed in different orders.
 const FP32: f64 = 1e-4;
 
-fn shape(form: Form, n_taps: usize, channels: i64, n_classes: i64) -> Shape {
+fn shape(form: SegmentForm, n_taps: usize, channels: i64, n_classes: i64) -> Shape {
     let widths = Widths { width: channels / 2, heads: (channels / 64).max(1), dropout: 0.1 };
     Shape { form, n_taps, channels, n_classes, widths, grid: [3, 5] }
 }
@@ -36,7 +36,7 @@ fn map(batch: i64, rows: i64, cols: i64, channels: i64) -> Tensor {
 #[test]
 fn the_decoder_computes_what_its_authors_decoder_computes() {
     let widths = Widths { width: 32, heads: 4, dropout: 0.1 };
-    let (store, head) = head(&Shape { form: Form::Segvit, n_taps: 3, channels: 64, n_classes: 7, widths, grid: [0, 0] });
+    let (store, head) = head(&Shape { form: SegmentForm::Segvit, n_taps: 3, channels: 64, n_classes: 7, widths, grid: [0, 0] });
     let mut weights = tensors("segvit/atm_k7_c64_d32.safetensors");
     tch::no_grad(|| {
         for (name, mut tensor) in store.variables() {
@@ -62,20 +62,20 @@ fn the_decoder_computes_what_its_authors_decoder_computes() {
 fn heads_have_as_many_weights_as_published() {
     let count = |shape: Shape| n_weights(&head(&shape).0);
     let of = |form, n_taps, channels, grid| Shape { grid, ..shape(form, n_taps, channels, 150) };
-    assert_eq!(count(of(Form::Segvit, 3, 768, [0, 0])), 22_303_255);
-    assert_eq!(count(of(Form::Segvit, 3, 1024, [0, 0])), 39_568_023);
-    assert_eq!(count(of(Form::Shrunk, 2, 1024, [40, 40])), 39_861_399);
+    assert_eq!(count(of(SegmentForm::Segvit, 3, 768, [0, 0])), 22_303_255);
+    assert_eq!(count(of(SegmentForm::Segvit, 3, 1024, [0, 0])), 39_568_023);
+    assert_eq!(count(of(SegmentForm::Shrunk, 2, 1024, [40, 40])), 39_861_399);
     // Scale and shift of the norm, then a weight a channel and class and a bias a class.
-    assert_eq!(count(of(Form::Linear, 1, 384, [0, 0])), 2 * 384 + 150 * 385);
+    assert_eq!(count(of(SegmentForm::Linear, 1, 384, [0, 0])), 2 * 384 + 150 * 385);
 }
 
 #[test]
 fn grids_may_be_odd_of_any_aspect_and_other_than_in_training() {
     for (form, grids, expected) in [
-        (Form::Segvit, vec![[7, 5], [7, 5]], [7, 5]),
-        (Form::Segvit, vec![[4, 3], [7, 5]], [7, 5]),
-        (Form::Shrunk, vec![[7, 5], [4, 3]], [7, 5]),
-        (Form::Linear, vec![[1, 9]], [1, 9]),
+        (SegmentForm::Segvit, vec![[7, 5], [7, 5]], [7, 5]),
+        (SegmentForm::Segvit, vec![[4, 3], [7, 5]], [7, 5]),
+        (SegmentForm::Shrunk, vec![[7, 5], [4, 3]], [7, 5]),
+        (SegmentForm::Linear, vec![[1, 9]], [1, 9]),
     ] {
         let (_store, head) = head(&shape(form, grids.len(), 64, 4));
         let maps: Vec<Tensor> = grids.iter().map(|[rows, cols]| map(2, *rows, *cols, 64)).collect();
@@ -89,8 +89,8 @@ fn grids_may_be_odd_of_any_aspect_and_other_than_in_training() {
 
 #[test]
 fn every_form_overfits_one_batch() {
-    for form in [Form::Segvit, Form::Shrunk, Form::Linear] {
-        let taps = if form == Form::Linear { 1 } else { 2 };
+    for form in [SegmentForm::Segvit, SegmentForm::Shrunk, SegmentForm::Linear] {
+        let taps = if form == SegmentForm::Linear { 1 } else { 2 };
         let mut shape = shape(form, taps, 64, 3);
         shape.widths.dropout = 0.0;
         let (store, head) = head(&shape);

@@ -7,14 +7,19 @@ use std::{
     sync::{Arc, atomic::AtomicBool},
 };
 
+use densevit::{
+    import::SegmentCard,
+    manifest::{SegmentForm, SegmentInput, SegmentScores},
+};
 use serde_json::Value;
 use tch::{Device, Tensor, nn};
 use tempfile::TempDir;
 use train::{
     checkpoint,
     segmentation::{
-        card::{Form, Input, SegmentCard, SegmentScores, TrainingCard},
+        card::TrainingCard,
         config::SegvitConfig,
+        confusion::Scores,
         data::{layout::Layout, recipe::Recipe, view::Augmentation},
         features::{Model, Network, Reading, WeightFiles},
         learner::{self, Job},
@@ -22,36 +27,10 @@ use train::{
     },
 };
 
-use crate::support::{fixture, lifted_model, tensors, tiny_model};
+use crate::support::{fixture, lifted_model, street, tensors, tiny_model};
 
 /// Sums over the pixels of a few images, once in half precision.
 const SCORES: f64 = 0.02;
-
-/// Pictures of a sky above a road with a car on it, which stands elsewhere in each; a border does not count.
-fn street(n: u32) -> TempDir {
-    let root = tempfile::tempdir().unwrap();
-    let colours = [[120u8, 170, 250], [90, 90, 90], [220, 30, 30]];
-    let row = |name: &str, [r, g, b]: [u8; 3]| format!("{{ name = \"{name}\", color = [{r}, {g}, {b}] }}");
-    let rows: Vec<String> = ["sky", "road", "car"].into_iter().zip(colours).map(|(name, colour)| row(name, colour)).collect();
-    fs::write(root.path().join("classes.toml"), format!("ignore = [9]\nclass = [{}]\n", rows.join(", "))).unwrap();
-    for (split, first, n) in [("train", 0, n), ("val", 100, 4), ("test", 200, 2)] {
-        for (kind, idx) in (first..first + n).flat_map(|idx| [("images", idx), ("masks", idx)]) {
-            let left = idx * 29 % 48;
-            let class =
-                |x: u32, y: u32| usize::from(y >= 32) + usize::from((left..left + 32).contains(&x) && (40..60).contains(&y));
-            let folder = root.path().join(kind).join(split);
-            fs::create_dir_all(&folder).unwrap();
-            let file = folder.join(format!("{idx}.png"));
-            if kind == "images" {
-                image::RgbImage::from_fn(96, 64, |x, y| image::Rgb(colours[class(x, y)])).save(file).unwrap();
-            } else {
-                let value = |x: u32, y: u32| if x == 0 { 9 } else { u8::try_from(class(x, y)).unwrap() };
-                image::GrayImage::from_fn(96, 64, |x, y| image::Luma([value(x, y)])).save(file).unwrap();
-            }
-        }
-    }
-    root
-}
 
 fn train(arguments: &str, paths: &[(&'static str, &Path)]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_train"));
@@ -66,7 +45,8 @@ fn succeeded(output: &Output) -> String {
 }
 
 fn card(run: &Path) -> (SegmentCard, TrainingCard) {
-    SegmentCard::read(&checkpoint::read(&run.join(learner::HEAD)).unwrap().1).unwrap()
+    let file = run.join(learner::HEAD);
+    (SegmentCard::read(&file).unwrap().unwrap(), TrainingCard::read(&checkpoint::read(&file).unwrap().1).unwrap())
 }
 
 /// Loss of every step of a run.
@@ -110,9 +90,10 @@ fn circle(folder: &Path, flags: &str, has_weights: bool) -> Value {
     assert_eq!(fs::read_dir(&pictures).unwrap().count(), 2);
     assert!(image::open(&confusion).unwrap().width() > 200);
     let (card, _) = card(&out);
-    let scores = card.scores.unwrap();
     let (miou, accuracy) = (numbers["miou"].as_f64().unwrap(), numbers["pixel_accuracy"].as_f64().unwrap());
-    assert!((scores.miou - miou).abs() < SCORES && (scores.pixel_accuracy - accuracy).abs() < SCORES, "{scores:?} {numbers}");
+    let apart =
+        [(card.scores.miou, miou), (card.scores.pixel_accuracy, accuracy)].map(|(of_run, again)| (of_run.unwrap() - again).abs());
+    assert!(apart.iter().all(|apart| *apart < SCORES), "{:?} {numbers}", card.scores);
     assert_eq!((card.license.as_str(), card.size, card.upscale), ("test", [64, 96], 4));
     numbers
 }
@@ -142,7 +123,7 @@ fn a_linear_head_learns_streets_on_a_frozen_backbone() {
     let numbers = circle(folder.path(), "--form linear --learning-rate 3e-3 --no-cache", false);
     assert!(numbers["miou"].as_f64().unwrap() > 0.5, "{numbers}");
     let (card, _) = card(&folder.path().join("run"));
-    assert_eq!((card.form, card.heads, card.taps.len()), (Form::Linear, 0, 1));
+    assert_eq!((card.form, card.heads, card.taps.len()), (SegmentForm::Linear, None, 1));
 }
 
 #[test]
@@ -153,8 +134,8 @@ fn heads_read_doubled_features_of_the_served_model_and_of_a_backbone_that_learns
         let numbers = circle(folder.path(), &flags, has_weights);
         // 4 x 6 patches, doubled: what is learned reads 96 cells.
         let (card, _) = card(&folder.path().join("run"));
-        assert_eq!((card.input, card.taps[0].layer), (Input::Lift, 1));
-        let is_linear = card.form == Form::Linear;
+        assert_eq!((card.input, card.taps[0].layer), (SegmentInput::Lift, 1));
+        let is_linear = card.form == SegmentForm::Linear;
         assert!(!is_linear || numbers["cost"]["head_macs"].as_u64() == Some(8 * 12 * 64 * 3), "{numbers}");
     }
 }
@@ -240,7 +221,7 @@ impl Bench {
         Self { folder, data: street(5), model: Model::open(&entry.dir).unwrap(), config }
     }
 
-    fn run(&self, out: &Path, stop: &AtomicBool, resume: bool) -> anyhow::Result<SegmentScores> {
+    fn run(&self, out: &Path, stop: &AtomicBool, resume: bool) -> anyhow::Result<Scores> {
         let layout: Layout = "generic".parse().unwrap();
         let read = |split: &str| Arc::new(layout.read(self.data.path(), split).unwrap());
         let (config, arch) = (&self.config, &self.model.manifest().architecture);
@@ -248,15 +229,15 @@ impl Bench {
         let recipe = Recipe { augmentation: config.augmentation, pixels: self.model.pixels(), patch: 16, seed: config.seed };
         let card = SegmentCard {
             form: config.form,
-            input: Input::Backbone,
+            input: SegmentInput::Backbone,
             taps: taps.clone(),
-            heads: 2,
+            heads: Some(2),
             classes: read("train").classes.list().to_vec(),
             size: config.augmentation.size,
             upscale: config.upscale,
             backbone_source_sha256: String::new(),
             license: "test".into(),
-            scores: None,
+            scores: SegmentScores::default(),
         };
         let job = Job {
             config,
@@ -276,7 +257,8 @@ impl Bench {
 
     fn network(&self, root: &nn::Path<'_>, taps: &[densevit::manifest::Tap]) -> anyhow::Result<Network> {
         let files = WeightFiles { backbone: Some(fixture("backbones/dino_s16.safetensors")), lift: None };
-        let reading = Reading { taps: taps.to_vec(), input: Input::Backbone, downsample: None, drop_path: self.config.drop_path };
+        let reading =
+            Reading { taps: taps.to_vec(), input: SegmentInput::Backbone, downsample: None, drop_path: self.config.drop_path };
         self.model.trained(root, reading, &files, &self.model.manifest().provenance.source_sha256)
     }
 }

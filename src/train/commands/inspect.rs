@@ -6,7 +6,7 @@ use anyhow::{Context as _, ensure};
 use clap::Args;
 use densevit::{
     graph,
-    manifest::{Architecture, FfnKind, LiftForm, Tap, load_dir},
+    manifest::{Architecture, FfnKind, LiftForm, SegmentForm, Tap, load_dir},
 };
 use tch::{Device, nn};
 
@@ -15,7 +15,6 @@ use crate::{
     cost::head_macs,
     head::{self, Head, HeadShape},
     segmentation::{
-        card::Form,
         config::SegvitConfig,
         cost::{backbone_macs, head_macs as segment_macs},
         data::view::Augmentation,
@@ -82,7 +81,7 @@ pub fn run(args: &InspectArgs) -> anyhow::Result<()> {
 fn segmentation(arch: &Architecture, default: Tap, size: u32, n_classes: usize) {
     let grid = [u64::from(size / arch.patch); 2];
     let mut segvit = None;
-    for form in [Form::Linear, Form::Segvit, Form::Shrunk] {
+    for form in [SegmentForm::Linear, SegmentForm::Segvit, SegmentForm::Shrunk] {
         let augmentation = Augmentation { size: [size; 2], ..Augmentation::default() };
         let config = SegvitConfig { form, augmentation, ..SegvitConfig::default() };
         let (taps, downsample) = (config.taps(arch.depth, default), config.downsample(arch.depth));
@@ -103,7 +102,7 @@ fn segmentation(arch: &Architecture, default: Tap, size: u32, n_classes: usize) 
             giga(backbone),
             segvit.map_or(String::new(), |whole| less(backbone + head, whole))
         );
-        if form == Form::Segvit {
+        if form == SegmentForm::Segvit {
             segvit = Some(backbone + head);
         }
     }

@@ -33,9 +33,6 @@ pub struct LiftArgs {
     /// Photos to measure on, at most.
     #[arg(long, value_name = "N", default_value_t = 512)]
     max_validation: usize,
-    /// Do not put the head into the model directory.
-    #[arg(long)]
-    no_install: bool,
     /// Named settings.
     #[arg(long, value_enum, default_value = "guided")]
     preset: Preset,
@@ -148,7 +145,7 @@ pub fn run(args: LiftArgs) -> anyhow::Result<()> {
     let scores = lift::train(&job, source, args.run.resume)?;
     println!("cosine distance {:.1} % below bilinear", 100.0 * scores.gain());
     let file = args.run.out.join(lift::HEAD);
-    if args.no_install {
+    if args.run.no_install {
         println!("serve it: densevit head {} {}", args.model.display(), file.display());
         return Ok(());
     }

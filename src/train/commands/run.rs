@@ -47,6 +47,9 @@ pub(super) struct RunArgs {
     /// Settings (TOML); replaces the preset.
     #[arg(short, long, value_name = "FILE")]
     config: Option<PathBuf>,
+    /// Do not put the head into the model directory.
+    #[arg(long)]
+    pub(super) no_install: bool,
     /// Go on from the checkpoint in --out.
     #[arg(long)]
     pub(super) resume: bool,

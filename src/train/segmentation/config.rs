@@ -1,15 +1,9 @@
 //! What a run of `train segvit` is asked for: presets, a TOML file, flags. Saved beside every checkpoint.
 
-use densevit::manifest::{Architecture, Facet, Tap};
+use densevit::manifest::{Architecture, Facet, SegmentForm, SegmentInput, Tap};
 use serde::{Deserialize, Serialize};
 
-use crate::segmentation::{
-    card::{Form, Input},
-    data::view::Augmentation,
-    head::Shape,
-    layers::Widths,
-    loss::Ignored,
-};
+use crate::segmentation::{data::view::Augmentation, head::Shape, layers::Widths, loss::Ignored};
 
 /// Channels of an attention head, where their number is not given.
 const HEAD_CHANNELS: i64 = 32;
@@ -21,9 +15,9 @@ const WARMUP_FROM: f64 = 1e-6;
 #[serde(deny_unknown_fields, default)]
 pub struct SegvitConfig {
     /// How the head makes masks.
-    pub form: Form,
+    pub form: SegmentForm,
     /// What it reads.
-    pub input: Input,
+    pub input: SegmentInput,
     /// Blocks whose outputs it reads, in the order in which it reads them: SegViT's deepest first, Shrunk's in natural order. Empty means
     /// the published ones for the depth; of one-tap heads, the model's default block.
     pub taps: Vec<u32>,
@@ -93,8 +87,8 @@ impl Preset {
     #[must_use]
     pub fn config(self) -> SegvitConfig {
         let paper = SegvitConfig {
-            form: Form::Segvit,
-            input: Input::Backbone,
+            form: SegmentForm::Segvit,
+            input: SegmentInput::Backbone,
             taps: Vec::new(),
             stages: 3,
             width: None,
@@ -159,19 +153,21 @@ impl SegvitConfig {
     fn usual_taps(&self, depth: u32, default: u32) -> Vec<u32> {
         let last = depth.saturating_sub(1);
         match self.form {
-            Form::Shrunk => vec![(depth / 3).saturating_sub(1), last],
-            Form::Linear => vec![default],
-            Form::Segvit if self.input == Input::Lift || self.stages == 1 => vec![default],
+            SegmentForm::Shrunk => vec![(depth / 3).saturating_sub(1), last],
+            SegmentForm::Linear => vec![default],
+            SegmentForm::Segvit if self.input == SegmentInput::Lift || self.stages == 1 => vec![default],
             // Published for 12 blocks, and by thirds for 24.
-            Form::Segvit if (depth, self.stages) == (12, 3) => vec![11, 7, 5],
-            Form::Segvit => (1..=self.stages).rev().map(|stage| (depth * stage / self.stages.max(1)).saturating_sub(1)).collect(),
+            SegmentForm::Segvit if (depth, self.stages) == (12, 3) => vec![11, 7, 5],
+            SegmentForm::Segvit => {
+                (1..=self.stages).rev().map(|stage| (depth * stage / self.stages.max(1)).saturating_sub(1)).collect()
+            }
         }
     }
 
     /// Block in which the backbone halves its grid.
     #[must_use]
     pub fn downsample(&self, depth: u32) -> Option<u32> {
-        (self.form == Form::Shrunk).then(|| self.downsample.unwrap_or(depth / 3))
+        (self.form == SegmentForm::Shrunk).then(|| self.downsample.unwrap_or(depth / 3))
     }
 
     /// Shape of the head, for so many taps and classes.
@@ -210,8 +206,8 @@ impl SegvitConfig {
         if let Some(tap) = taps.iter().find(|tap| tap.layer >= arch.depth) {
             return Err(format!("taps name block {}: the backbone has 0 to {}", tap.layer, arch.depth.saturating_sub(1)));
         }
-        let is_single = self.form == Form::Linear || self.input == Input::Lift;
-        if is_single && (taps.len() != 1 || self.form == Form::Shrunk) {
+        let is_single = self.form == SegmentForm::Linear || self.input == SegmentInput::Lift;
+        if is_single && (taps.len() != 1 || self.form == SegmentForm::Shrunk) {
             return Err("a linear head and one on LiFT's features read one tap, and Shrunk reads no LiFT features".into());
         }
         if self.downsample(arch.depth).is_some_and(|block| block >= arch.depth) {
@@ -270,12 +266,12 @@ mod tests {
     fn taps_are_the_published_ones_unless_they_are_given() {
         let layers = |config: &SegvitConfig, depth| config.taps(depth, DEFAULT).iter().map(|tap| tap.layer).collect::<Vec<_>>();
         let of = |form, input| SegvitConfig { form, input, ..SegvitConfig::default() };
-        assert_eq!(layers(&of(Form::Segvit, Input::Backbone), 12), [11, 7, 5]);
-        assert_eq!(layers(&of(Form::Segvit, Input::Backbone), 24), [23, 15, 7]);
-        assert_eq!(layers(&of(Form::Shrunk, Input::Backbone), 24), [7, 23]);
-        assert_eq!(of(Form::Shrunk, Input::Backbone).downsample(24), Some(8));
-        assert_eq!(layers(&of(Form::Linear, Input::Lift), 12), [10]);
-        assert_eq!(layers(&SegvitConfig { taps: vec![3], ..of(Form::Segvit, Input::Lift) }, 12), [3]);
+        assert_eq!(layers(&of(SegmentForm::Segvit, SegmentInput::Backbone), 12), [11, 7, 5]);
+        assert_eq!(layers(&of(SegmentForm::Segvit, SegmentInput::Backbone), 24), [23, 15, 7]);
+        assert_eq!(layers(&of(SegmentForm::Shrunk, SegmentInput::Backbone), 24), [7, 23]);
+        assert_eq!(of(SegmentForm::Shrunk, SegmentInput::Backbone).downsample(24), Some(8));
+        assert_eq!(layers(&of(SegmentForm::Linear, SegmentInput::Lift), 12), [10]);
+        assert_eq!(layers(&SegvitConfig { taps: vec![3], ..of(SegmentForm::Segvit, SegmentInput::Lift) }, 12), [3]);
     }
 
     #[test]
@@ -284,7 +280,7 @@ mod tests {
         assert_eq!(bad(SegvitConfig::default()), "");
         assert!(bad(Preset::Paper.config()).contains("multiples of the patch, 14"));
         assert!(bad(SegvitConfig { taps: vec![12], ..SegvitConfig::default() }).contains("block 12"));
-        assert!(bad(SegvitConfig { taps: vec![3, 4], form: Form::Linear, ..SegvitConfig::default() }).contains("one tap"));
+        assert!(bad(SegvitConfig { taps: vec![3, 4], form: SegmentForm::Linear, ..SegvitConfig::default() }).contains("one tap"));
         assert!(bad(SegvitConfig { heads: Some(5), ..SegvitConfig::default() }).contains("5 heads do not divide"));
         assert!(bad(SegvitConfig { upscale: 3, ..SegvitConfig::default() }).contains("power of two"));
     }

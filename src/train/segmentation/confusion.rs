@@ -1,8 +1,25 @@
 //! What was taken for what: one matrix over a whole split, and the scores that it gives.
 
+use densevit::manifest::SegmentScores;
+use serde::{Deserialize, Serialize};
 use tch::{Kind, Tensor};
 
-use crate::segmentation::{card::SegmentScores, data::labels::Labels};
+use crate::segmentation::data::labels::Labels;
+
+/// What a whole split gives; both in \[0, 1\].
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Scores {
+    /// Mean over the classes of intersection over union.
+    pub miou: f64,
+    /// Share of the pixels whose class is right.
+    pub pixel_accuracy: f64,
+}
+
+impl From<Scores> for SegmentScores {
+    fn from(scores: Scores) -> Self {
+        Self { miou: Some(scores.miou), pixel_accuracy: Some(scores.pixel_accuracy) }
+    }
+}
 
 /// Counts of pixels by true and predicted class. Pixels that do not count are not in it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -74,10 +91,10 @@ impl Confusion {
 
     /// Mean intersection over union, and share of the pixels whose class is right.
     #[must_use]
-    pub fn scores(&self) -> SegmentScores {
+    pub fn scores(&self) -> Scores {
         let hits = (0..self.n_classes).map(|class| self.count(class, class)).sum();
         let pixel_accuracy = share(hits, self.counts.iter().sum()).unwrap_or_default();
-        SegmentScores { miou: mean(&self.ious()), pixel_accuracy }
+        Scores { miou: mean(&self.ious()), pixel_accuracy }
     }
 }
 

@@ -1,13 +1,9 @@
 //! What segmentation costs the trainer: multiply-accumulates (MACs) of the blocks that are run, and of heads of its shapes, as
 //! `densevit::graph::cost` counts them. The sum over the queries is left out: it depends on the size that is asked for.
 
-use densevit::{
-    graph::cost,
-    manifest::{Architecture, SegmentForm},
-    weights::SegmentShape,
-};
+use densevit::{graph::cost, manifest::Architecture, weights::SegmentShape};
 
-use crate::segmentation::{card::Form, head::Shape, layers::N_LAYERS};
+use crate::segmentation::{head::Shape, layers::N_LAYERS};
 
 /// MACs of the blocks of a backbone up to the last that is read, for a grid of `rows` x `cols` patches that is halved in the block
 /// `downsample`.
@@ -20,13 +16,8 @@ pub fn backbone_macs(arch: &Architecture, grid: [u64; 2], n_blocks: u32, downsam
 #[must_use]
 pub fn head_macs(shape: &Shape, grids: &[[u64; 2]]) -> u64 {
     let extent = |value: i64| usize::try_from(value).unwrap_or_default();
-    let form = match shape.form {
-        Form::Segvit => SegmentForm::Segvit,
-        Form::Shrunk => SegmentForm::Shrunk,
-        Form::Linear => SegmentForm::Linear,
-    };
     let sizes = SegmentShape {
-        form,
+        form: shape.form,
         channels: extent(shape.channels),
         width: extent(shape.widths.width),
         n_classes: extent(shape.n_classes),
@@ -39,7 +30,7 @@ pub fn head_macs(shape: &Shape, grids: &[[u64; 2]]) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use densevit::manifest::FfnKind;
+    use densevit::manifest::{FfnKind, SegmentForm};
 
     use super::*;
     use crate::segmentation::layers::Widths;
@@ -59,7 +50,7 @@ mod tests {
         }
     }
 
-    fn shape(form: Form, n_taps: usize) -> Shape {
+    fn shape(form: SegmentForm, n_taps: usize) -> Shape {
         let widths = Widths { width: 512, heads: 16, dropout: 0.1 };
         Shape { form, n_taps, channels: 1024, n_classes: 150, widths, grid: [40, 40] }
     }
@@ -70,8 +61,8 @@ mod tests {
         let giga = |macs: u64| macs as f64 / 1e9;
         let grid = [40, 40];
         let whole = backbone_macs(&vit_l16(), grid, 24, None);
-        let segvit = whole + head_macs(&shape(Form::Segvit, 3), &[grid; 3]);
-        let shrunk = backbone_macs(&vit_l16(), grid, 24, Some(8)) + head_macs(&shape(Form::Shrunk, 2), &[grid, [20, 20]]);
+        let segvit = whole + head_macs(&shape(SegmentForm::Segvit, 3), &[grid; 3]);
+        let shrunk = backbone_macs(&vit_l16(), grid, 24, Some(8)) + head_macs(&shape(SegmentForm::Shrunk, 2), &[grid, [20, 20]]);
         // Its counter also counts norms and activations: 10 G of either model.
         let close = |got: u64, paper: f64| (giga(got) / paper - 1.0).abs() < 0.03;
         let said = format!("{:.1} {:.1} {:.1}", giga(whole), giga(segvit), giga(shrunk));

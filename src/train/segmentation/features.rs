@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, ensure};
 use densevit::{
-    manifest::{Manifest, ModelEntry, Tap, load_dir, sha256_file},
+    manifest::{Manifest, ModelEntry, SegmentInput, Tap, load_dir, sha256_file},
     tensor::{FeatureMap, RgbImage},
 };
 use tch::{Device, Tensor, nn};
@@ -20,7 +20,7 @@ use crate::{
     backbone::Backbone,
     data::loader::Normalisation,
     head as lift,
-    segmentation::{card::Input, data::view::Pixels},
+    segmentation::data::view::Pixels,
     vit::{Source, Vit, VitOptions},
 };
 
@@ -30,7 +30,7 @@ pub struct Reading {
     /// Activations.
     pub taps: Vec<Tap>,
     /// As they are, or doubled by a LiFT head.
-    pub input: Input,
+    pub input: SegmentInput,
     /// Block in which the grid is halved.
     pub downsample: Option<u32>,
     /// Share of the images for which the last block is left out in training.
@@ -121,7 +121,7 @@ impl Model {
             .iter()
             .find(|tap| !manifest.backbone.facets.contains(&tap.facet) || !manifest.backbone.layers.contains(&tap.layer));
         ensure!(missing.is_none(), "{} does not offer the {}", manifest.name, missing.unwrap_or(&first));
-        if reading.input == Input::Lift {
+        if reading.input == SegmentInput::Lift {
             let of_lift = manifest.lift.as_ref().map(|lift| lift.tap);
             ensure!(of_lift == Some(first), "{} has no LiFT head for the {first}", manifest.name);
         }
@@ -142,9 +142,9 @@ impl Model {
         ensure!(digest == sha256, "{} holds other weights: its SHA-256 is {digest}, expected {sha256}", file.display());
         let source = Source::read(file, manifest)?;
         let lift = match (reading.input, &files.lift) {
-            (Input::Backbone, _) => None,
-            (Input::Lift, None) => anyhow::bail!("the weights of the LiFT head are needed (--lift)"),
-            (Input::Lift, Some(file)) => {
+            (SegmentInput::Backbone, _) => None,
+            (SegmentInput::Lift, None) => anyhow::bail!("the weights of the LiFT head are needed (--lift)"),
+            (SegmentInput::Lift, Some(file)) => {
                 let arch = &manifest.architecture;
                 Some(lift::open_on(file, arch.width as usize, arch.patch, root.device())?.0)
             }
@@ -164,8 +164,8 @@ impl Features {
         match self {
             Self::Served { backbone, reading } => {
                 let maps = match reading.input {
-                    Input::Backbone => backbone.taps(image, &reading.taps)?,
-                    Input::Lift => vec![backbone.doubled(image)?],
+                    SegmentInput::Backbone => backbone.taps(image, &reading.taps)?,
+                    SegmentInput::Lift => vec![backbone.doubled(image)?],
                 };
                 Ok(maps.iter().map(to_tensor).collect())
             }
@@ -202,7 +202,7 @@ impl Network {
 }
 
 /// A map as `[1, h, w, C]` f32.
-fn to_tensor(map: &FeatureMap) -> Tensor {
+pub(super) fn to_tensor(map: &FeatureMap) -> Tensor {
     let extent = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);
     Tensor::from_slice(map.data()).view([1, extent(map.rows()), extent(map.cols()), extent(map.channels())])
 }

@@ -3,12 +3,13 @@
 use std::{collections::BTreeMap, path::Path};
 
 use anyhow::{Context as _, bail, ensure};
+use densevit::{import::SegmentCard, manifest::SegmentForm};
 use tch::{Device, Tensor, nn};
 
 use crate::{
     checkpoint,
     segmentation::{
-        card::{Form, SegmentCard, TrainingCard},
+        card::TrainingCard,
         forms::{Linear, Segvit, Shrunk},
         layers::Widths,
         output::Output,
@@ -19,7 +20,7 @@ use crate::{
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Shape {
     /// How it makes masks.
-    pub form: Form,
+    pub form: SegmentForm,
     /// Number of taps.
     pub n_taps: usize,
     /// Channels of a tap (C).
@@ -64,9 +65,9 @@ impl Head {
     pub fn new(root: &nn::Path<'_>, shape: &Shape) -> Self {
         let Shape { form, n_taps, channels, n_classes, widths, grid } = *shape;
         match form {
-            Form::Segvit => Self::Segvit(Segvit::new(root, n_taps, channels, n_classes, widths)),
-            Form::Shrunk => Self::Shrunk(Shrunk::new(root, (n_taps, channels, n_classes), grid, widths)),
-            Form::Linear => Self::Linear(Linear::new(root, channels, n_classes)),
+            SegmentForm::Segvit => Self::Segvit(Segvit::new(root, n_taps, channels, n_classes, widths)),
+            SegmentForm::Shrunk => Self::Shrunk(Shrunk::new(root, (n_taps, channels, n_classes), grid, widths)),
+            SegmentForm::Linear => Self::Linear(Linear::new(root, channels, n_classes)),
         }
     }
 
@@ -95,7 +96,8 @@ pub fn n_weights(store: &nn::VarStore) -> u64 {
 /// When it cannot be read, is no segmentation head, or does not fit.
 pub fn open(file: &Path, channels: i64, device: Device) -> anyhow::Result<Opened> {
     let (weights, metadata) = checkpoint::read(file)?;
-    let (card, training) = SegmentCard::read(&metadata).with_context(|| format!("opening {}", file.display()))?;
+    let card = SegmentCard::read(file)?.with_context(|| format!("{} says of itself no segmentation head", file.display()))?;
+    let training = TrainingCard::read(&metadata).with_context(|| format!("opening {}", file.display()))?;
     let shape = shape(&card, &weights, channels).with_context(|| format!("opening {}", file.display()))?;
     let store = nn::VarStore::new(device);
     let head = Head::new(&store.root(), &shape);
@@ -107,17 +109,20 @@ pub fn open(file: &Path, channels: i64, device: Device) -> anyhow::Result<Opened
 
 /// Shape of a head, from its card and the shapes of its tensors.
 fn shape(card: &SegmentCard, weights: &BTreeMap<String, Tensor>, channels: i64) -> anyhow::Result<Shape> {
-    let heads = i64::from(card.heads);
+    let heads = card.heads.map_or(0, i64::from);
     let size = |name: &str| weights.get(name).map(Tensor::size).with_context(|| format!("it lacks {name}"));
     let (width, grid) = match card.form {
-        Form::Linear => (0, [0, 0]),
-        Form::Segvit => (size("q.weight")?[1], [0, 0]),
-        Form::Shrunk => match size("qu.query")?.as_slice() {
+        SegmentForm::Linear => (0, [0, 0]),
+        SegmentForm::Segvit => (size("q.weight")?[1], [0, 0]),
+        SegmentForm::Shrunk => match size("qu.query")?.as_slice() {
             [width, rows, cols] => (*width, [*rows, *cols]),
             other => bail!("its qu.query has shape {other:?}"),
         },
     };
-    ensure!(card.form == Form::Linear || (heads > 0 && width % heads == 0), "{heads} heads do not divide {width} channels");
+    ensure!(
+        card.form == SegmentForm::Linear || (heads > 0 && width % heads == 0),
+        "{heads} heads do not divide {width} channels"
+    );
     ensure!(!card.taps.is_empty(), "it reads no taps");
     let n_classes = i64::try_from(card.classes.len())?;
     let widths = Widths { width, heads, dropout: 0.0 };

@@ -6,7 +6,7 @@ use std::{
 };
 
 use anyhow::ensure;
-use densevit::manifest::sha256_file;
+use densevit::{import::SegmentCard, manifest::sha256_file};
 use serde_json::Value;
 use tch::{Device, Tensor, nn};
 
@@ -17,9 +17,9 @@ use crate::{
     fit::{Learner, Plan, Score, fit},
     optim::{Adam, Group},
     segmentation::{
-        card::{SegmentCard, SegmentScores, TrainingCard},
+        card::TrainingCard,
         config::SegvitConfig,
-        confusion::Confusion,
+        confusion::{Confusion, Scores},
         data::{
             example::{Content, Example},
             layout::Dataset,
@@ -86,7 +86,7 @@ pub fn train(
     mut source: Source,
     network: Option<impl FnOnce(&nn::Path<'_>) -> anyhow::Result<Network>>,
     resume: bool,
-) -> anyhow::Result<SegmentScores> {
+) -> anyhow::Result<Scores> {
     ensure!(!source.is_empty(), "there are no examples to learn from");
     let config = job.config;
     tch::manual_seed(i64::try_from(config.seed).unwrap_or_default());
@@ -160,7 +160,7 @@ impl SegvitLearner<'_> {
 impl Learner for SegvitLearner<'_> {
     type Settings = SegvitConfig;
     type Batch = Batch;
-    type Scores = SegmentScores;
+    type Scores = Scores;
 
     fn store(&self) -> &nn::VarStore {
         &self.store
@@ -179,7 +179,7 @@ impl Learner for SegvitLearner<'_> {
         &batch.names
     }
 
-    fn validate(&mut self) -> anyhow::Result<SegmentScores> {
+    fn validate(&mut self) -> anyhow::Result<Scores> {
         let mut confusion = Confusion::new(self.job.validation.classes.len());
         for idx in 0..self.job.validation.samples.len() {
             let example = self.example(idx)?;
@@ -194,8 +194,8 @@ impl Learner for SegvitLearner<'_> {
         Ok(confusion.scores())
     }
 
-    fn export(&mut self, scores: &SegmentScores) -> anyhow::Result<()> {
-        let mut card = SegmentCard { scores: Some(*scores), ..self.job.card.clone() };
+    fn export(&mut self, scores: &Scores) -> anyhow::Result<()> {
+        let mut card = SegmentCard { scores: (*scores).into(), ..self.job.card.clone() };
         if let Some(network) = &self.network {
             let folder = self.job.out.join(BACKBONE);
             let file = network.vit().write(&folder)?;
@@ -206,13 +206,13 @@ impl Learner for SegvitLearner<'_> {
         let named = self.store.variables().into_iter();
         let named = named.filter_map(|(name, tensor)| Some((name.strip_prefix(&prefix)?.to_owned(), tensor))).collect();
         let path = self.job.out.join(HEAD);
-        checkpoint::write(&path, &named, &card.metadata(self.job.training))?;
+        checkpoint::write(&path, &named, &[card.metadata(), self.job.training.metadata()])?;
         println!("wrote {}", path.display());
         Ok(())
     }
 }
 
-impl Score for SegmentScores {
+impl Score for Scores {
     fn describe(&self) -> String {
         format!("mIoU {:.4}, pixel accuracy {:.4}", self.miou, self.pixel_accuracy)
     }

@@ -36,4 +36,5 @@ pub mod learner;
 pub mod cost;
 pub mod pictures;
 
+pub mod install;
 pub mod report;

@@ -1,10 +1,12 @@
 //! What a head reaches on a split, in numbers.
 
-use densevit::{manifest::ClassSpec, tensor::RgbImage};
+use densevit::{
+    manifest::{ClassSpec, SegmentForm, SegmentInput},
+    tensor::RgbImage,
+};
 use serde::Serialize;
 
 use crate::segmentation::{
-    card::{Form, Input},
     confusion::{Confusion, mean},
     cost::{backbone_macs, head_macs},
     data::recipe::Recipe,
@@ -100,11 +102,11 @@ impl Cost {
         let grid = [fitted.height(), fitted.width()].map(|side| u64::from(side / arch.patch.max(1)));
         let card = &opened.card;
         let n_blocks = card.taps.iter().map(|tap| tap.layer + 1).max().unwrap_or_default();
-        let downsample = opened.training.downsample.filter(|_| card.form == Form::Shrunk);
+        let downsample = opened.training.downsample.filter(|_| card.form == SegmentForm::Shrunk);
         let of_tap = |layer: u32| match (card.input, downsample.is_some_and(|block| layer >= block)) {
-            (Input::Lift, _) => grid.map(|side| 2 * side),
-            (Input::Backbone, true) => grid.map(|side| side.div_ceil(2)),
-            (Input::Backbone, false) => grid,
+            (SegmentInput::Lift, _) => grid.map(|side| 2 * side),
+            (SegmentInput::Backbone, true) => grid.map(|side| side.div_ceil(2)),
+            (SegmentInput::Backbone, false) => grid,
         };
         let grids: Vec<[u64; 2]> = card.taps.iter().map(|tap| of_tap(tap.layer)).collect();
         Ok(Self {

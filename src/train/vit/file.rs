@@ -15,6 +15,9 @@ use crate::{
     vit::{Vit, block::Block},
 };
 
+/// The weights, in the folder of a backbone.
+pub const FILE: &str = "model.safetensors";
+
 /// Names of a source. Those of blocks follow `blocks` and the block's index.
 struct Names {
     cls: &'static str,
@@ -75,7 +78,7 @@ impl Vit {
         let arch = self.arch();
         let config = serde_json::json!({ "num_attention_heads": arch.heads, "layer_norm_eps": arch.norm_eps });
         checkpoint::write_bytes(&folder.join("config.json"), serde_json::to_string_pretty(&config)?.as_bytes())?;
-        let file = folder.join("model.safetensors");
+        let file = folder.join(FILE);
         checkpoint::write(&file, &tch::no_grad(|| self.named()), &[])?;
         Ok(file)
     }

@@ -18,6 +18,8 @@ use tch::{
     nn::{self},
 };
 
+pub use file::FILE;
+
 use crate::vit::block::{Block, tensor};
 
 /// A file of weights, understood.

@@ -57,9 +57,9 @@ pub struct SegmentationArgs {
     /// The data set.
     #[arg(short, long, value_name = "DIR")]
     data: PathBuf,
-    /// How it is laid out, as for `train segvit`.
-    #[arg(long, default_value = "generic")]
-    layout: Layout,
+    /// How it is laid out, as for `train segvit` [default: as the known data set with the head's classes, or generic].
+    #[arg(long)]
+    layout: Option<Layout>,
     /// Split to measure on [default: the layout's to measure on].
     #[arg(long, value_name = "NAME")]
     split: Option<String>,
@@ -99,7 +99,8 @@ pub struct SegmentationArgs {
 pub fn run(args: &SegmentationArgs) -> anyhow::Result<()> {
     let model = Model::open(&args.model)?;
     let mut segmenter = segmenter(args, &model)?;
-    let mut dataset = args.layout.read(&args.data, args.split.as_deref().unwrap_or(args.layout.validation))?;
+    let layout = args.layout.unwrap_or_else(|| Layout::of_classes(&segmenter.opened.card.classes));
+    let mut dataset = layout.read(&args.data, args.split.as_deref().unwrap_or(layout.validation))?;
     let (own, of_head) = (dataset.classes.list(), segmenter.opened.card.classes.as_slice());
     ensure!(own == of_head, "the head knows {} classes, {} has {} others", of_head.len(), args.data.display(), own.len());
     dataset.samples.truncate(args.limit);

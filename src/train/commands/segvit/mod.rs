@@ -4,9 +4,12 @@ mod settings;
 
 use std::{path::PathBuf, sync::Arc};
 
-use anyhow::bail;
+use anyhow::{Context as _, bail};
 use clap::Args;
-use densevit::manifest::Tap;
+use densevit::{
+    import::SegmentCard,
+    manifest::{SegmentForm, SegmentInput, SegmentScores, Tap},
+};
 use tch::{Device, nn};
 
 use crate::{
@@ -16,7 +19,7 @@ use crate::{
     },
     segmentation::{
         cache::{self, Kind, Place},
-        card::{Form, Input, SegmentCard, TrainingCard},
+        card::TrainingCard,
         config::{Preset, SegvitConfig},
         data::{
             layout::{Dataset, Layout},
@@ -24,9 +27,11 @@ use crate::{
         },
         features::{Features, Model, Network, Reading, WeightFiles},
         head::Shape,
+        install::install,
         learner::{self, Job},
         source::{Source, Supply},
     },
+    vit,
 };
 
 /// Flags of `train segvit`. Settings come from the preset, then from the file, then from flags.
@@ -106,6 +111,36 @@ pub fn run(args: SegvitArgs) -> anyhow::Result<()> {
     let source = Source { dataset: Arc::clone(&setting.train), recipe: setting.recipe, supply };
     let scores = learner::train(&job, source, config.finetune.then_some(make), args.run.resume)?;
     println!("mIoU {:.4}, pixel accuracy {:.4} on {} images", scores.miou, scores.pixel_accuracy, job.validation.samples.len());
+    serve(&args, &setting)
+}
+
+/// Puts the head into the model directory, or says how to serve it with a backbone that is not there.
+fn serve(args: &SegvitArgs, setting: &Setting) -> anyhow::Result<()> {
+    let (model, file) = (&args.model, args.run.out.join(learner::HEAD));
+    let manifest = setting.model.manifest();
+    // A backbone that learned, or that halves its grid, is another model.
+    let learned = setting.config.finetune.then(|| args.run.out.join(learner::BACKBONE).join(vit::FILE));
+    let halved = args.weights.clone().filter(|_| setting.reading.downsample.is_some());
+    if let Some(weights) = learned.or(halved) {
+        let halved = setting.reading.downsample.map(|block| format!(" --query-downsample {block}")).unwrap_or_default();
+        let lift = args.lift.as_ref().map(|lift| format!(" --lift {}", lift.display())).unwrap_or_default();
+        println!(
+            "serve it: densevit import {} --name {}-segment{halved}{lift} --segment {}, with the options that {} was imported with",
+            weights.display(),
+            manifest.name,
+            file.display(),
+            manifest.name
+        );
+        return Ok(());
+    }
+    if args.run.no_install {
+        println!("serve it: densevit head {} {}", model.display(), file.display());
+        return Ok(());
+    }
+    let example = setting.validation.samples.first().context("there is nothing to measure on")?;
+    let image = setting.recipe.whole(example, &setting.validation.classes)?.image;
+    let (entry, difference) = install(model, &file, &image)?;
+    println!("wrote {}; served, the head gives what it gave here to {difference:.0e} of the largest score", entry.dir.display());
     Ok(())
 }
 
@@ -115,7 +150,7 @@ fn setting(args: &SegvitArgs) -> anyhow::Result<Setting> {
     let model = Model::open(&args.model)?;
     let manifest = model.manifest();
     let (arch, default) = (&manifest.architecture, manifest.backbone.default);
-    let default = manifest.lift.as_ref().filter(|_| config.input == Input::Lift).map_or(default, |lift| lift.tap);
+    let default = manifest.lift.as_ref().filter(|_| config.input == SegmentInput::Lift).map_or(default, |lift| lift.tap);
     let taps = config.taps(arch.depth, default);
     if let Err(problem) = config.check(arch, &taps) {
         bail!("{problem}");
@@ -169,7 +204,7 @@ fn supply(
         model.served(reading.clone(), *device)?
     };
     let manifest = model.manifest();
-    let lift = manifest.lift.as_ref().filter(|_| reading.input == Input::Lift).map(|lift| &lift.sha256);
+    let lift = manifest.lift.as_ref().filter(|_| reading.input == SegmentInput::Lift).map(|lift| &lift.sha256);
     let key = format!("{} {:?} {:?} {lift:?}", manifest.backbone.sha256, reading.taps, reading.downsample);
     let place = Place { folder: args.run.cache.clone(), max_bytes: args.run.cache_bytes, key };
     let whole = cache::fill(&setting.validation, &mut features, recipe, &place, Kind::Whole)?.concat();
@@ -182,7 +217,7 @@ fn supply(
 
 fn card(setting: &Setting, args: &SegvitArgs, sha256: &str) -> SegmentCard {
     let Setting { config, reading, shape, train, .. } = setting;
-    let heads = if config.form == Form::Linear { 0 } else { u32::try_from(shape.widths.heads).unwrap_or_default() };
+    let heads = u32::try_from(shape.widths.heads).ok().filter(|_| config.form != SegmentForm::Linear);
     SegmentCard {
         form: config.form,
         input: config.input,
@@ -193,6 +228,6 @@ fn card(setting: &Setting, args: &SegvitArgs, sha256: &str) -> SegmentCard {
         upscale: config.upscale,
         backbone_source_sha256: sha256.to_owned(),
         license: args.run.license.clone(),
-        scores: None,
+        scores: SegmentScores::default(),
     }
 }

@@ -1,25 +1,23 @@
 //! Settings of `train segvit` as flags.
 
 use clap::Args;
+use densevit::manifest::{SegmentForm, SegmentInput};
 
 use crate::{
     commands::run::pair,
-    segmentation::{
-        card::{Form, Input},
-        config::SegvitConfig,
-        loss::Ignored,
-    },
+    segmentation::{config::SegvitConfig, loss::Ignored},
 };
 
 /// Settings as flags.
 #[derive(Debug, Args)]
 pub(super) struct SettingArgs {
-    /// How the head makes masks.
-    #[arg(long, value_enum)]
-    form: Option<Form>,
-    /// What it reads.
-    #[arg(long, value_enum)]
-    input: Option<Input>,
+    /// How the head makes masks: segvit (attention-to-mask decoder, a stage a tap), shrunk (a backbone that halves its grid on the way, and
+    /// a decoder that restores it) or linear (BatchNorm and 1x1 convolution).
+    #[arg(long)]
+    form: Option<SegmentForm>,
+    /// What it reads: backbone (taps of the backbone) or lift (one tap after one pass of the model's LiFT head).
+    #[arg(long)]
+    input: Option<SegmentInput>,
     /// Blocks whose outputs it reads, in the order in which it reads them: 11,7,5.
     #[arg(long, value_delimiter = ',')]
     taps: Option<Vec<u32>>,

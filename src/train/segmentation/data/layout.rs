@@ -8,6 +8,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use densevit::manifest::ClassSpec;
+
 use crate::segmentation::data::{DataError, classes::Classes};
 
 /// An image and its labels.
@@ -140,6 +142,16 @@ impl std::str::FromStr for Layout {
 }
 
 impl Layout {
+    /// The layout of a data set with these classes; the generic one if none has them.
+    #[must_use]
+    pub fn of_classes(classes: &[ClassSpec]) -> Self {
+        let has = |layout: &Self| {
+            let table = layout.classes.map(|text| Classes::parse(text, Path::new(layout.name)));
+            table.is_some_and(|table| table.is_ok_and(|table| table.list() == classes))
+        };
+        LAYOUTS.into_iter().find(has).unwrap_or(PLAIN)
+    }
+
     /// Finds the images of a split and their labels.
     ///
     /// # Errors

@@ -7,6 +7,10 @@ use std::{
 
 use anyhow::{Context as _, bail};
 
+use crate::preprocess::DecodeLimits;
+
+/// What the client itself decodes: the server's limits do not bind it.
+pub const LIMITS: DecodeLimits = DecodeLimits { max_bytes: 1 << 30, max_pixels: 1 << 29 };
 /// File extensions that a folder is searched for.
 const EXTENSIONS: [&str; 9] = ["jpg", "jpeg", "png", "webp", "bmp", "tif", "tiff", "gif", "jfif"];
 

@@ -6,6 +6,7 @@ mod folder;
 mod head;
 mod import;
 mod inputs;
+mod labels;
 mod models;
 mod segment;
 mod serve;
@@ -41,7 +42,7 @@ enum Command {
     Extract(extract::ExtractArgs),
     /// Segment images: masks as .png, .json (COCO run lengths or outlines) or .npy files.
     Segment(segment::SegmentArgs),
-    /// Draw the features of an image: photo, principal components of the grid, of its bilinear double, and after LiFT.
+    /// Draw an image's features (photo, principal components of the grid, of its bilinear double, and after LiFT), or its masks.
     View(view::ViewArgs),
     /// List the models of a server, or of a folder.
     Models(models::ModelsArgs),

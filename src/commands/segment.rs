@@ -12,17 +12,15 @@ use crate::{
     commands::{
         features::{InputArgs, parse_box, parse_size},
         folder::{FolderArgs, Task},
+        inputs::LIMITS,
+        labels::drawn,
     },
     grpc::client::{Client, Segmentation},
     grpc::pb::v1 as pb,
-    masks::{LabelMap, Labels, OverlayStyle, Palette, overlay},
     picture::write_png,
-    preprocess::{DecodeLimits, decode},
+    preprocess::decode,
     tensor::RgbImage,
 };
-
-/// What the client itself decodes: the server's limits do not bind it.
-const LIMITS: DecodeLimits = DecodeLimits { max_bytes: 1 << 30, max_pixels: 1 << 29 };
 
 /// Files that the command writes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -152,7 +150,7 @@ fn write(segmentation: &Segmentation, photo: Option<&Bytes>, out: &Path, format:
     match (format, photo) {
         (Format::Png, Some(photo)) => {
             let photo = decode(photo, &LIMITS).context("decoding the image")?;
-            write_png(out, &draw(segmentation, &photo)?)?;
+            write_png(out, &to_canvas(drawn(segmentation, &photo)?)?)?;
         }
         (Format::Png, None) => write_file(out, &segmentation.data)?,
         (Format::Json, _) => write_file(out, serde_json::to_string_pretty(&describe(segmentation))?.as_bytes())?,
@@ -164,35 +162,14 @@ fn write(segmentation: &Segmentation, photo: Option<&Bytes>, out: &Path, format:
     Ok(())
 }
 
-/// The photo under the colours of its classes.
-fn draw(segmentation: &Segmentation, photo: &RgbImage) -> anyhow::Result<image::RgbImage> {
-    let (map, palette) = labels(segmentation)?;
-    let drawn = overlay(photo, &map, &palette, &OverlayStyle::default())?;
-    let (width, height) = (drawn.width(), drawn.height());
-    image::RgbImage::from_raw(width, height, drawn.into_data()).context("the picture has no pixels")
+/// As the encoder takes it.
+fn to_canvas(picture: RgbImage) -> anyhow::Result<image::RgbImage> {
+    let (width, height) = (picture.width(), picture.height());
+    image::RgbImage::from_raw(width, height, picture.into_data()).context("the picture has no pixels")
 }
 
 fn write_file(out: &Path, bytes: &[u8]) -> anyhow::Result<()> {
     write_atomically(out, &[bytes]).with_context(|| format!("writing {}", out.display()))
-}
-
-/// The labels and the colours of an answer in [`pb::MaskFormat::Labels`] with `keep_empty`.
-fn labels(segmentation: &Segmentation) -> anyhow::Result<(LabelMap, Palette)> {
-    let header = &segmentation.header;
-    let labels = if header.label_bytes == 1 {
-        Labels::U8(segmentation.data.to_vec())
-    } else {
-        Labels::U16(segmentation.data.chunks_exact(2).map(|bytes| u16::from_le_bytes([bytes[0], bytes[1]])).collect())
-    };
-    // Classes that were not asked for keep black: no pixel has them.
-    let n_classes = header.classes.iter().map(|class| class.index as usize + 1).max().unwrap_or(1);
-    let mut colors = vec![[0; 3]; n_classes];
-    for class in &header.classes {
-        let [_, red, green, blue] = class.color.to_be_bytes();
-        colors.iter_mut().skip(class.index as usize).take(1).for_each(|color| *color = [red, green, blue]);
-    }
-    let map = LabelMap::new(header.rows as usize, header.cols as usize, n_classes, labels)?;
-    Ok((map, Palette::new(colors)?))
 }
 
 /// Classes and masks; masks as COCO's tools take them.

@@ -1,4 +1,4 @@
-//! `densevit view`: the features of an image as a picture.
+//! `densevit view`: the features or the masks of an image as a picture.
 
 use std::{fs, path::PathBuf};
 
@@ -7,16 +7,13 @@ use bytes::Bytes;
 use clap::Args;
 
 use crate::{
-    commands::{features::FeatureArgs, target::TargetArgs},
-    grpc::client::{Client, Features},
+    commands::{features::FeatureArgs, inputs::LIMITS, labels, target::TargetArgs},
+    grpc::client::{Client, Features, Segmentation},
     grpc::pb::v1 as pb,
-    picture::{Panel, Pca, bilinear_2x, side_by_side, write_png},
-    preprocess::{DecodeLimits, decode},
+    picture::{Panel, Pca, bilinear_2x, legend, side_by_side, write_png},
+    preprocess::decode,
     tensor::{FeatureMap, RgbImage},
 };
-
-/// What the client itself decodes: the server's limits do not bind it.
-const LIMITS: DecodeLimits = DecodeLimits { max_bytes: 1 << 30, max_pixels: 1 << 29 };
 
 /// Flags of `densevit view`.
 #[derive(Debug, Args)]
@@ -26,6 +23,9 @@ pub struct ViewArgs {
     /// The picture to write (PNG).
     #[arg(short, long, value_name = "FILE")]
     out: PathBuf,
+    /// Draw the masks of the model's segmentation head, and which colour means what, instead of features.
+    #[arg(long, conflicts_with_all = ["facet", "layer", "crop"])]
+    masks: bool,
     #[command(flatten)]
     features: FeatureArgs,
     #[command(flatten)]
@@ -38,8 +38,7 @@ struct Maps {
     lifted: Option<Features>,
 }
 
-/// Draws photo, PCA of the grid, PCA of its bilinear double and, when the model has a head for the facet and layer, PCA after LiFT.
-/// All three share the principal components and the colour scale of the grid.
+/// Draws photo and features, or photo and masks.
 ///
 /// # Errors
 /// When the image, the server or the picture cannot be used.
@@ -47,6 +46,15 @@ pub fn run(args: &ViewArgs) -> anyhow::Result<()> {
     let file = fs::read(&args.image).with_context(|| format!("reading {}", args.image.display()))?;
     let photo = decode(&file, &LIMITS).with_context(|| format!("decoding {}", args.image.display()))?;
     let file = Bytes::from(file);
+    let (panels, what) = if args.masks { masks(args, photo, file)? } else { features(args, photo, file)? };
+    write_png(&args.out, &side_by_side(&panels)).with_context(|| format!("writing {}", args.out.display()))?;
+    println!("{}: {what}", args.out.display());
+    Ok(())
+}
+
+/// Photo, PCA of the grid, PCA of its bilinear double and, when the model has a head for the facet and layer, PCA after LiFT. All share
+/// the principal components and the colour scale of the grid.
+fn features(args: &ViewArgs, photo: RgbImage, file: Bytes) -> anyhow::Result<(Vec<Panel>, String)> {
     let maps = args.target.with_client(async |client| extract(args, &client, file).await)?;
     let header = &maps.coarse.header;
     let coarse = to_map(&maps.coarse)?;
@@ -58,10 +66,36 @@ pub fn run(args: &ViewArgs) -> anyhow::Result<()> {
     if let Some(lifted) = &lifted {
         panels.push(panel("LiFT", &pca, lifted)?);
     }
-    write_png(&args.out, &side_by_side(&panels)).with_context(|| format!("writing {}", args.out.display()))?;
     let facet = header.facet().as_str_name().trim_start_matches("FACET_").to_lowercase();
-    println!("{}: {}/{}, {facet} of block {}", args.out.display(), header.model, header.version, header.layer);
-    Ok(())
+    Ok((panels, format!("{}/{}, {facet} of block {}", header.model, header.version, header.layer)))
+}
+
+/// Photo, the same under the colours of its classes, and which colour means what, by falling area.
+fn masks(args: &ViewArgs, photo: RgbImage, file: Bytes) -> anyhow::Result<(Vec<Panel>, String)> {
+    let segmentation = args.target.with_client(async |client| Ok(client.segment(to_segment(args, file)).await?))?;
+    let (header, image) = (&segmentation.header, labels::drawn(&segmentation, &photo)?);
+    let entry = |class: &pb::ClassArea| (format!("{} {}", percent(class, &segmentation), class.name), labels::rgb(class.color));
+    let entries: Vec<_> = header.classes.iter().filter(|class| class.area > 0).map(entry).collect();
+    let mut panels = vec![Panel { caption: caption_of_photo(&photo), image: photo }, Panel { caption: "masks".into(), image }];
+    panels.extend(legend(&entries).map(|image| Panel { caption: "share of the photo".into(), image }));
+    Ok((panels, format!("{}/{}, {} classes", header.model, header.version, entries.len())))
+}
+
+fn to_segment(args: &ViewArgs, file: Bytes) -> pb::SegmentRequest {
+    pb::SegmentRequest {
+        model: Some(args.features.input.model()),
+        image: Some(pb::Image { source: Some(pb::image::Source::Encoded(file)) }),
+        preprocess: Some(args.features.input.preprocess()),
+        masks: Some(pb::SegmentOptions { format: pb::MaskFormat::Labels.into(), keep_empty: true, ..Default::default() }),
+        features: None,
+    }
+}
+
+/// Share of the photo that a class covers.
+fn percent(class: &pb::ClassArea, segmentation: &Segmentation) -> String {
+    let pixels = u64::from(segmentation.header.rows) * u64::from(segmentation.header.cols);
+    let permille = (1000 * class.area).checked_div(pixels).unwrap_or_default();
+    format!("{:>2}.{}%", permille / 10, permille % 10)
 }
 
 async fn extract(args: &ViewArgs, client: &Client, file: Bytes) -> anyhow::Result<Maps> {

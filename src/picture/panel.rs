@@ -10,16 +10,14 @@ use thiserror::Error;
 
 use crate::{
     arrays::write_atomically,
-    picture::font::{HEIGHT, WIDTH, glyph},
+    picture::text::{TEXT_PX, write_text},
     tensor::RgbImage,
 };
 
 /// Height of a panel, in pixels.
-const PANEL_PX: u32 = 448;
+pub(super) const PANEL_PX: u32 = 448;
 /// Space around panels, in pixels.
 const MARGIN_PX: u32 = 8;
-/// Side of a caption's pixel, in pixels.
-const CAPTION_SCALE: u32 = 2;
 /// Room for a caption, in pixels.
 const CAPTION_PX: u32 = 24;
 
@@ -57,7 +55,7 @@ pub fn side_by_side(panels: &[Panel]) -> Canvas {
     let mut canvas = Canvas::from_pixel(width, PANEL_PX + CAPTION_PX + MARGIN_PX, Rgb([255; 3]));
     let mut left = MARGIN_PX;
     for (panel, image) in panels.iter().zip(&scaled) {
-        write_caption(&mut canvas, &panel.caption, left, image.width());
+        write_text(&mut canvas, &panel.caption, [left, (CAPTION_PX - TEXT_PX) / 2], image.width());
         imageops::replace(&mut canvas, image, i64::from(left), i64::from(CAPTION_PX));
         left += image.width() + MARGIN_PX;
     }
@@ -81,25 +79,6 @@ fn scale(image: &RgbImage) -> Canvas {
     let is_grid = image.height() < PANEL_PX / 2;
     let filter = if is_grid { imageops::FilterType::Nearest } else { imageops::FilterType::Triangle };
     imageops::resize(&canvas, u32::try_from(width).unwrap_or(PANEL_PX), PANEL_PX, filter)
-}
-
-/// Writes as much of the caption as fits `width` pixels.
-fn write_caption(canvas: &mut Canvas, caption: &str, left: u32, width: u32) {
-    let advance = (u32::try_from(WIDTH).unwrap_or_default() + 1) * CAPTION_SCALE;
-    let top = (CAPTION_PX - u32::try_from(HEIGHT).unwrap_or_default() * CAPTION_SCALE) / 2;
-    for (x, character) in (0..).map(|idx| left + idx * advance).zip(caption.chars()) {
-        if x + advance > left + width {
-            return;
-        }
-        for (y, row) in (top..).step_by(CAPTION_SCALE as usize).zip(glyph(character)) {
-            for (x, bit) in (x..).step_by(CAPTION_SCALE as usize).zip((0..WIDTH).rev()) {
-                if row >> bit & 1 == 1 {
-                    (0..CAPTION_SCALE)
-                        .for_each(|dy| (0..CAPTION_SCALE).for_each(|dx| canvas.put_pixel(x + dx, y + dy, Rgb([32; 3]))));
-                }
-            }
-        }
-    }
 }
 
 #[cfg(test)]

@@ -1,8 +1,9 @@
-//! The program as a user meets it: `import`, `extract`, `view`, `models` and `serve` as processes.
+//! The program as a user meets it: `import`, `extract`, `segment`, `view`, `models` and `serve` as processes.
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
 mod client_commands;
 mod import;
+mod segment;
 mod serve;
 mod support;

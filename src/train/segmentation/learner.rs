@@ -55,6 +55,8 @@ pub struct Job<'a> {
     pub cached: Option<Vec<PathBuf>>,
     /// How images are fitted.
     pub recipe: Recipe,
+    /// File of a head whose weights it begins with; none for fresh ones.
+    pub from: Option<&'a Path>,
     /// What the head's file will say of itself; scores are filled in.
     pub card: SegmentCard,
     /// What the trainer will have to know beside it.
@@ -92,6 +94,9 @@ pub fn train(
     tch::manual_seed(i64::try_from(config.seed).unwrap_or_default());
     let store = nn::VarStore::new(job.device);
     let head = Head::new(&(store.root() / HEAD_PREFIX), &job.shape);
+    if let Some(file) = job.from {
+        begin_with(file, &store)?;
+    }
     let network = network.map(|make| make(&(store.root() / BACKBONE_PREFIX))).transpose()?;
     let depth = network.as_ref().map_or(0, |network| network.vit().arch().depth);
     let adam = Adam::with_groups(&store, |name, tensor| group(config, depth, name, tensor));
@@ -114,6 +119,20 @@ pub fn train(
         source.read(&picked).and_then(|examples| stack(examples, stride, device))
     };
     fit(&plan, (&mut learner, adam), |range| Loader::start(range, make), resume)
+}
+
+/// Gives a head the weights in a file.
+fn begin_with(file: &Path, store: &nn::VarStore) -> anyhow::Result<()> {
+    let (weights, _metadata) = checkpoint::read(file)?;
+    let prefix = format!("{HEAD_PREFIX}.");
+    let missing = checkpoint::assign(store.variables(), |name| weights.get(name.strip_prefix(&prefix)?));
+    ensure!(
+        missing.is_none(),
+        "{} holds another head than the settings describe: {}",
+        file.display(),
+        missing.unwrap_or_default()
+    );
+    Ok(())
 }
 
 /// The head learns faster, earlier blocks slower than later ones; only matrices decay.

@@ -63,6 +63,9 @@ pub struct SegvitArgs {
     /// LiFT head in front of a head that reads LiFT's features, where --weights is needed too.
     #[arg(long, value_name = "FILE")]
     lift: Option<PathBuf>,
+    /// Begin with the weights of this head, segment.safetensors of another run, instead of fresh ones.
+    #[arg(long, value_name = "FILE")]
+    from: Option<PathBuf>,
     #[command(flatten)]
     run: RunArgs,
     /// Named settings.
@@ -102,6 +105,7 @@ pub fn run(args: SegvitArgs) -> anyhow::Result<()> {
         validation: Arc::clone(&setting.validation),
         cached,
         recipe: setting.recipe,
+        from: args.from.as_deref(),
         card: card(&setting, &args, &sha256),
         training: TrainingCard { downsample: setting.reading.downsample },
         out: &args.run.out,

@@ -5,7 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use safetensors::{Dtype, serialize_to_file, tensor::TensorView};
+use safetensors::{Dtype, serialize, tensor::TensorView};
 
 use crate::{
     graph::{Baked, LiftOptions, SegmenterOptions, VitOptions, build_lift, build_segmenter, build_vit, position},
@@ -96,8 +96,10 @@ fn write_position(recognised: &Recognised, dir: &Path) -> Result<PositionSpec, I
     let path = dir.join(file);
     let bytes: Vec<u8> = table.iter().flat_map(|value| value.to_le_bytes()).collect();
     let view = TensorView::new(Dtype::F32, table.shape().to_vec(), &bytes);
-    let written = view.and_then(|view| serialize_to_file([("position", view)], None, &path));
-    written.map_err(|error| write_failed(&path, std::io::Error::other(error)))?;
+    let bytes = view.and_then(|view| serialize([("position", view)], None));
+    // Not by the crate's own writer, whose files only their owner can read: servers run as somebody else.
+    let written = bytes.map_err(std::io::Error::other).and_then(|bytes| fs::write(&path, bytes));
+    written.map_err(|source| write_failed(&path, source))?;
     let to_u32 = |value: usize| u32::try_from(value).unwrap_or(u32::MAX);
     Ok(PositionSpec {
         file: file.to_owned(),

@@ -1,6 +1,6 @@
 //! `densevit import` and `densevit --version`.
 
-use std::path::Path;
+use std::{os::unix::fs::PermissionsExt as _, path::Path};
 
 use crate::support::{fixture, run};
 
@@ -19,6 +19,14 @@ fn an_import_says_what_it_recognised_and_refuses_to_overwrite() {
     import(&["--force", "--precision", "fp16"]).expect_success();
     let names: Vec<_> = std::fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     assert_eq!(names, ["reg"], "nothing else is left");
+    // Whoever may read new files may read a model: servers often run as another user.
+    let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode();
+    let usual = folder.path().join("new");
+    std::fs::write(&usual, "").unwrap();
+    for entry in std::fs::read_dir(folder.path().join("reg/1")).unwrap() {
+        let path = entry.unwrap().path();
+        assert_eq!(mode(&path), mode(&usual), "{}", path.display());
+    }
 }
 
 #[test]

@@ -55,6 +55,8 @@ test: setup-train ## Check everything: lint, unit and integration tests, the rea
 	@OMP_NUM_THREADS=1 $(CARGO) test --release --locked --workspace
 	@echo "test: the Python client of the README"
 	@tests/python/readme_client.sh
+	@echo "test: the image's file system"
+	@deploy/container/check.sh
 	@echo "test: the server does not link the training framework"
 	@if $(CARGO) tree --locked -p densevit -i tch >/dev/null 2>&1; then echo "test: densevit depends on tch" >&2; exit 1; fi
 	@echo "test: all passed"

@@ -158,10 +158,12 @@ def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__)
     arguments.add_argument("--ort", choices=["cpu", "cuda"], default="cpu")
     arguments.add_argument("--train", action="store_true", help="libtorch for the trainer too")
+    arguments.add_argument("--runtime-only", action="store_true", help="no weights and no photos: what an image needs")
     ort, with_train = (parsed := arguments.parse_args()).ort, parsed.train
     try:
         install("cpu", "cpu", fill_cpu)
-        install("assets", "assets", fill_assets)
+        if not parsed.runtime_only:
+            install("assets", "assets", fill_assets)
         if ort == "cuda":
             install("cuda", "cuda", fill_cuda)
         if with_train:

@@ -4,6 +4,7 @@ mod extract;
 mod features;
 mod folder;
 mod head;
+mod health;
 mod import;
 mod inputs;
 mod labels;
@@ -46,6 +47,8 @@ enum Command {
     View(view::ViewArgs),
     /// List the models of a server, or of a folder.
     Models(models::ModelsArgs),
+    /// Ask whether a server is ready; the exit status says it too.
+    Health(health::HealthArgs),
 }
 
 /// Runs the command line.
@@ -70,6 +73,7 @@ pub fn run() -> anyhow::Result<()> {
         Some(Command::Segment(args)) => segment::run(&args),
         Some(Command::View(args)) => view::run(&args),
         Some(Command::Models(args)) => models::run(&args),
+        Some(Command::Health(args)) => health::run(&args),
         None => Ok(Cli::command().print_help()?),
     }
 }

@@ -31,9 +31,13 @@ fn line(model: &pb::Model) -> String {
         || "no LiFT head".to_owned(),
         |lift| format!("LiFT {} on {} of block {}", lift.form, facet_name(lift.facet()), lift.layer),
     );
+    let segmenter = model.segmenter.as_ref().map_or_else(
+        || "no segmentation head".to_owned(),
+        |segmenter| format!("masks {} of {} classes", segmenter.form, segmenter.classes.len()),
+    );
     let digest = model.digest.get(..12).unwrap_or(&model.digest);
     format!(
-        "{star} {}/{}  {} patch {} channels {} registers {}  default {} of block {}  {lift}  {} {}  {digest}",
+        "{star} {}/{}  {} patch {} channels {} registers {}  default {} of block {}  {lift}  {segmenter}  {} {}  {digest}",
         model.name,
         model.version,
         model.architecture,

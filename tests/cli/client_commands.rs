@@ -35,6 +35,10 @@ fn a_running_server_answers_all_three_commands() {
     let (photo, out) = (photo.to_str().unwrap(), |name: &str| output.path().join(name).to_str().unwrap().to_owned());
     let listed = run(&["models", "--server", server]).expect_success().stdout;
     assert!(listed.contains("* tiny/1") && listed.contains("LiFT official"), "{listed}");
+    assert_eq!(run(&["health", "--server", server]).expect_success().stdout.trim(), "SERVING");
+    run(&["health", "--server", server, "--service", "models/tiny"]).expect_success();
+    let unknown = run(&["health", "--server", server, "--service", "models/huge"]).expect_failure();
+    assert!(unknown.contains("unknown service") || unknown.contains("not found"), "{unknown}");
     let arrays = out("all.safetensors");
     run(&["extract", photo, "-o", &arrays, "--cls", "--dtype", "f16", "--chw", "--native", "--server", server]).expect_success();
     let bytes = fs::read(&arrays).unwrap();
@@ -53,7 +57,8 @@ fn what_cannot_be_done_is_said_in_one_line() {
     let input = photos(2, false);
     let (images, models) = (input.path().to_str().unwrap(), models().to_str().unwrap());
     let readme = fixture("../../README.md");
-    let cases: [(&[&str], &str); 6] = [
+    let cases: [(&[&str], &str); 7] = [
+        (&["health", "--server", "127.0.0.1:1"], "cannot connect to 127.0.0.1:1"),
         (&["extract", images, "-o", "one.npy", "--models", models], "give a folder"),
         (&["extract", "nowhere.jpg", "-o", "x.npy", "--models", models], "nowhere.jpg"),
         (&["extract", images, "-o", "out", "--cls", "--models", models], "--format safetensors"),

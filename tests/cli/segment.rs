@@ -72,6 +72,8 @@ fn an_image_becomes_labels_an_overlay_run_lengths_or_scores() {
     let header = String::from_utf8_lossy(&scores[..128]).into_owned();
     assert!(header.contains("(48, 64, 5)") && header.contains("f2"), "{header}");
 
+    let listed = run(&["models", "--models", models.path().to_str().unwrap()]).expect_success().stdout;
+    assert!(listed.contains("masks segvit of 5 classes"), "{listed}");
     let picture = at("view.png");
     let names = ["view", photo.to_str().unwrap(), "-o", &picture, "--masks", "--models", models.path().to_str().unwrap()];
     let said = run(&names).expect_success().stdout;

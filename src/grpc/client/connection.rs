@@ -7,6 +7,7 @@ use tonic::{
     Status,
     transport::{Channel, Endpoint},
 };
+use tonic_health::pb::{HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient};
 
 use crate::{
     grpc::client::assemble::{AssembleError, Assembler, Features, SegmentAssembler, Segmentation},
@@ -53,7 +54,10 @@ impl From<Status> for ClientError {
 
 /// A connection. Clones share it.
 #[derive(Clone, Debug)]
-pub struct Client(DenseVisionClient<Channel>);
+pub struct Client {
+    vision: DenseVisionClient<Channel>,
+    health: HealthClient<Channel>,
+}
 
 impl Client {
     /// Connects to `HOST:PORT` (with or without `http://`).
@@ -69,10 +73,11 @@ impl Client {
             .initial_connection_window_size(CONNECTION_WINDOW_BYTES);
         let connecting = endpoint.connect().await;
         let channel = connecting.map_err(|source| ClientError::Connect { address: address.to_owned(), source })?;
-        let client = DenseVisionClient::new(channel)
+        let health = HealthClient::new(channel.clone());
+        let vision = DenseVisionClient::new(channel)
             .max_decoding_message_size(MAX_MESSAGE_BYTES)
             .max_encoding_message_size(MAX_MESSAGE_BYTES);
-        Ok(Self(client))
+        Ok(Self { vision, health })
     }
 
     /// Extracts features of one image, in bands, and puts them together.
@@ -80,7 +85,7 @@ impl Client {
     /// # Errors
     /// The server's refusal, or a damaged answer.
     pub async fn extract(&self, request: pb::ExtractRequest) -> Result<Features, ClientError> {
-        let mut chunks = self.0.clone().extract_chunked(request).await?.into_inner();
+        let mut chunks = self.vision.clone().extract_chunked(request).await?.into_inner();
         let mut assembler = Assembler::default();
         while let Some(chunk) = chunks.message().await? {
             assembler.push(chunk).map_err(ClientError::Answer)?;
@@ -93,7 +98,7 @@ impl Client {
     /// # Errors
     /// The server's refusal, or an answer without header.
     pub async fn extract_whole(&self, request: pb::ExtractRequest) -> Result<Features, ClientError> {
-        let answer = self.0.clone().extract(request).await?.into_inner();
+        let answer = self.vision.clone().extract(request).await?.into_inner();
         let header = answer.header.ok_or(ClientError::Answer(AssembleError::NoHeader))?;
         Ok(Features { header, data: answer.data })
     }
@@ -103,7 +108,7 @@ impl Client {
     /// # Errors
     /// The server's refusal, or a damaged answer.
     pub async fn segment(&self, request: pb::SegmentRequest) -> Result<Segmentation, ClientError> {
-        let mut chunks = self.0.clone().segment_chunked(request).await?.into_inner();
+        let mut chunks = self.vision.clone().segment_chunked(request).await?.into_inner();
         let mut assembler = SegmentAssembler::default();
         while let Some(chunk) = chunks.message().await? {
             assembler.push(chunk).map_err(ClientError::Answer)?;
@@ -111,12 +116,21 @@ impl Client {
         assembler.finish().map_err(ClientError::Answer)
     }
 
+    /// Whether a service of the server is ready: `""` for all of it, `models/NAME` for a model.
+    ///
+    /// # Errors
+    /// The server's refusal, as of a service that it does not know.
+    pub async fn is_serving(&self, service: &str) -> Result<bool, ClientError> {
+        let answer = self.health.clone().check(HealthCheckRequest { service: service.to_owned() }).await?;
+        Ok(answer.into_inner().status() == ServingStatus::Serving)
+    }
+
     /// All models of the server.
     ///
     /// # Errors
     /// The server's refusal.
     pub async fn models(&self) -> Result<Vec<pb::Model>, ClientError> {
-        let answer = self.0.clone().list_models(pb::ListModelsRequest {}).await?;
+        let answer = self.vision.clone().list_models(pb::ListModelsRequest {}).await?;
         Ok(answer.into_inner().models)
     }
 
@@ -125,7 +139,7 @@ impl Client {
     /// # Errors
     /// The server's refusal.
     pub async fn model(&self, model: pb::ModelRef) -> Result<pb::Model, ClientError> {
-        let answer = self.0.clone().get_model(pb::GetModelRequest { model: Some(model) }).await?;
+        let answer = self.vision.clone().get_model(pb::GetModelRequest { model: Some(model) }).await?;
         Ok(answer.into_inner())
     }
 }

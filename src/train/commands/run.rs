@@ -14,6 +14,9 @@ use clap::{Args, ValueEnum};
 use serde::de::DeserializeOwned;
 use tch::Device;
 
+/// The model that `make setup` imports.
+pub(super) const DEFAULT_MODEL: &str = "models/dinov2-vits14-imgfocus/1";
+
 /// Where something runs.
 #[derive(Clone, Copy, Debug, ValueEnum)]
 pub(super) enum DeviceArg {

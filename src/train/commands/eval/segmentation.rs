@@ -13,7 +13,7 @@ use tch::{Device, Tensor, nn};
 
 use crate::{
     checkpoint,
-    commands::run::{DeviceArg, pair},
+    commands::run::{DEFAULT_MODEL, DeviceArg, pair},
     segmentation::{
         confusion::Confusion,
         data::{
@@ -24,6 +24,7 @@ use crate::{
         },
         features::{Features, Model, Reading, WeightFiles},
         head::{self, Opened},
+        learner,
         pictures::{draw_confusion, draw_panels},
         report::{Cost, Report},
         segmenter::{Mode, Segmenter},
@@ -43,11 +44,11 @@ enum ModeArg {
 #[derive(Debug, Args)]
 pub struct SegmentationArgs {
     /// Model directory: models/NAME/VERSION.
-    #[arg(short, long, value_name = "DIR")]
+    #[arg(short, long, value_name = "DIR", default_value = DEFAULT_MODEL)]
     model: PathBuf,
-    /// Head to measure: segment.safetensors of a run.
+    /// Head to measure: segment.safetensors of a run [default: the one beside the model's versions].
     #[arg(long, value_name = "FILE")]
-    head: PathBuf,
+    head: Option<PathBuf>,
     /// Weights of the backbone, if it learned (backbone/model.safetensors of the run) or is a Shrunk one.
     #[arg(long, value_name = "FILE")]
     weights: Option<PathBuf>,
@@ -132,7 +133,8 @@ fn segmenter(args: &SegmentationArgs, model: &Model) -> anyhow::Result<Segmenter
     let arch = &manifest.architecture;
     let device = args.device.find()?;
     // Heads are small: only a backbone in the training framework is worth a device.
-    let opened = head::open(&args.head, i64::from(arch.width), Device::Cpu)?;
+    let own = args.model.join("..").join(learner::HEAD);
+    let opened = head::open(args.head.as_ref().unwrap_or(&own), i64::from(arch.width), Device::Cpu)?;
     let size = pair("--size", args.size.as_deref(), opened.card.size)?;
     ensure!(
         size.iter().all(|side| *side > 0 && side % arch.patch == 0),

@@ -48,6 +48,7 @@ impl HeadFlags {
             tap: self.lift_tap,
             license: self.lift_license,
             any_backbone: self.lift_any_backbone,
+            drop_reader: false,
         }
     }
 
@@ -102,6 +103,9 @@ pub struct HeadArgs {
     model: PathBuf,
     /// Weights of the head, as for `densevit import --lift` or `--segment`; which kind it is, the file tells.
     file: PathBuf,
+    /// Take out a segmentation head that reads through the `LiFT` head that is replaced.
+    #[arg(long)]
+    drop_segment: bool,
     #[command(flatten)]
     lift: HeadFlags,
     #[command(flatten)]
@@ -118,8 +122,13 @@ pub fn run(args: HeadArgs) -> anyhow::Result<()> {
     let file = args.file.display().to_string();
     let entry = match HeadKind::of(&args.file)? {
         HeadKind::Lift if args.segment.are_given() => bail!("{file} is a LiFT head: --segment flags say nothing of it"),
-        HeadKind::Segment if args.lift.are_given() => bail!("{file} is a segmentation head: --lift flags say nothing of it"),
-        HeadKind::Lift => install_head(&args.model, &args.lift.options(args.file), check)?,
+        HeadKind::Segment if args.lift.are_given() || args.drop_segment => {
+            bail!("{file} is a segmentation head: --lift flags and --drop-segment say nothing of it")
+        }
+        HeadKind::Lift => {
+            let options = HeadOptions { drop_reader: args.drop_segment, ..args.lift.options(args.file) };
+            install_head(&args.model, &options, check)?
+        }
         HeadKind::Segment => install_segmenter(&args.model, &args.segment.options(args.file), check)?,
     };
     println!("wrote {}", entry.dir.display());

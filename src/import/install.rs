@@ -60,14 +60,14 @@ pub fn install_head(
         let head = Head::open(options, manifest.architecture.depth, &manifest.provenance.source_sha256)?;
         let lift = write::lift(&manifest.architecture, &manifest.backbone, &head, written)?;
         let reader = manifest.segmenter.as_ref().filter(|segmenter| segmenter.input == SegmentInput::Lift);
-        if reader.is_some_and(|segmenter| segmenter.lift_sha256.as_ref() != Some(&lift.sha256)) {
-            let problem =
-                "the model's segmentation head reads features after its LiFT head and was trained with that one: import the \
-                           model again with both heads"
-                    .to_owned();
-            return Err(ImportError::Option { option: "--lift", problem });
+        let is_bound = reader.is_some_and(|segmenter| segmenter.lift_sha256.as_ref() != Some(&lift.sha256));
+        if is_bound && !options.drop_reader {
+            let problem = "the model's segmentation head reads features after its LiFT head and was trained with that one: import the \
+                 model again with both heads, or take it out (--drop-segment)";
+            return Err(ImportError::Option { option: "--lift", problem: problem.to_owned() });
         }
-        Ok(Manifest { lift: Some(lift), ..manifest })
+        let segmenter = manifest.segmenter.filter(|_| !is_bound);
+        Ok(Manifest { lift: Some(lift), segmenter, ..manifest })
     };
     install(dir, |manifest| manifest.lift = None, with_head, check)
 }
@@ -105,10 +105,13 @@ fn install(
     without(&mut manifest);
     let repository = dir.parent().and_then(Path::parent).unwrap_or(Path::new("."));
     let write = |written: &Path| {
-        for (file, _digest) in manifest.files() {
-            link(&dir.join(file), &written.join(file))?;
+        let kept: Vec<String> = manifest.files().into_iter().map(|(file, _digest)| file.to_owned()).collect();
+        kept.iter().try_for_each(|file| link(&dir.join(file), &written.join(file)))?;
+        let manifest = with(manifest, written)?;
+        for file in kept.iter().filter(|file| manifest.files().iter().all(|(name, _digest)| name != file)) {
+            fs::remove_file(written.join(file)).map_err(|source| write_failed(&written.join(file), source))?;
         }
-        write::manifest(&with(manifest, written)?, written)
+        write::manifest(&manifest, written)
     };
     publish((repository, &dir, true), write, check)
 }

@@ -25,13 +25,15 @@ pub struct HeadOptions {
     pub license: Option<String>,
     /// Whether a head may come whose file names other weights than the backbone's.
     pub any_backbone: bool,
+    /// Whether a segmentation head that reads through the LiFT head that is replaced is taken out with it.
+    pub drop_reader: bool,
 }
 
 impl HeadOptions {
     /// A head of which its file says everything.
     #[must_use]
     pub fn new(source: PathBuf) -> Self {
-        Self { source, order: None, tap: None, license: None, any_backbone: false }
+        Self { source, order: None, tap: None, license: None, any_backbone: false, drop_reader: false }
     }
 }
 

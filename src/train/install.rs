@@ -27,7 +27,9 @@ pub(crate) const PARITY: f64 = 1e-4;
 /// When both differ, or a file cannot be read or written; the model stays as it was then.
 pub fn install(model: &Path, file: &Path, example: &Path, shape: Shape, tap: Tap) -> anyhow::Result<(ModelEntry, f64)> {
     let mut difference = f64::NAN;
-    let entry = install_head(model, &HeadOptions::new(file.to_path_buf()), |entry| {
+    // The head that was asked for goes in; one for masks that read through the old one has to be trained again.
+    let options = HeadOptions { drop_reader: true, ..HeadOptions::new(file.to_path_buf()) };
+    let entry = install_head(model, &options, |entry| {
         difference = compare(entry, file, example, shape, tap)?;
         let agrees = difference <= PARITY;
         agrees.then_some(()).ok_or_else(|| format!("served, the head differs from the trained one by {difference:.1e}").into())

@@ -8,8 +8,9 @@ use std::{
 };
 
 use densevit::{
-    import::SegmentCard,
-    manifest::{SegmentForm, SegmentInput, SegmentScores},
+    import::{HeadOptions, SegmentCard, install_head},
+    manifest::{Facet, SegmentForm, SegmentInput, SegmentScores, Tap, load_dir},
+    weights::ChannelOrder,
 };
 use serde_json::Value;
 use tch::{Device, Tensor, nn};
@@ -137,7 +138,24 @@ fn heads_read_doubled_features_of_the_served_model_and_of_a_backbone_that_learns
         assert_eq!((card.input, card.taps[0].layer), (SegmentInput::Lift, 1));
         let is_linear = card.form == SegmentForm::Linear;
         assert!(!is_linear || numbers["cost"]["head_macs"].as_u64() == Some(8 * 12 * 64 * 3), "{numbers}");
+        if !has_weights {
+            another_lift_head_takes_its_reader_out(&folder.path().join("models/tiny/1"));
+        }
     }
+}
+
+/// The head for masks belongs to the LiFT head that it was trained behind.
+fn another_lift_head_takes_its_reader_out(dir: &Path) {
+    let other = HeadOptions {
+        tap: Some(Tap { facet: Facet::Token, layer: 1 }),
+        order: Some(ChannelOrder::HeadFastest { heads: 2 }),
+        ..HeadOptions::new(fixture("lift/lift_c64_p16.safetensors"))
+    };
+    assert!(load_dir(dir).unwrap().manifest.segmenter.is_some());
+    let refused = install_head(dir, &other, |_entry| Ok(())).unwrap_err().to_string();
+    assert!(refused.contains("--drop-segment"), "{refused}");
+    let entry = install_head(dir, &HeadOptions { drop_reader: true, ..other }, |_entry| Ok(())).unwrap();
+    assert!(entry.manifest.segmenter.is_none() && entry.manifest.lift.is_some() && !dir.join("segment.onnx").exists());
 }
 
 #[test]

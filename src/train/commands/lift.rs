@@ -149,7 +149,13 @@ pub fn run(args: LiftArgs) -> anyhow::Result<()> {
         println!("serve it: densevit head {} {}", args.model.display(), file.display());
         return Ok(());
     }
+    let had_masks = densevit::manifest::load_dir(&args.model)?.manifest.segmenter.is_some();
     let (entry, difference) = install(&args.model, &file, &example, shape, tap)?;
+    if had_masks && entry.manifest.segmenter.is_none() {
+        println!(
+            "the model's segmentation head read through its old LiFT head and was taken out: train segvit --input lift makes another"
+        );
+    }
     println!("wrote {}; served, the head gives what it gave here to {difference:.0e} of the largest value", entry.dir.display());
     Ok(())
 }

@@ -4,11 +4,11 @@ use std::path::Path;
 
 use anyhow::{Context as _, ensure};
 use densevit::{
-    import::{HeadOptions, install_head},
+    import::{CheckError, HeadOptions, install_head},
     manifest::{ModelEntry, Tap},
     tensor::RgbImage,
 };
-use tch::Device;
+use tch::{Device, Tensor};
 
 use crate::{
     backbone::Backbone,
@@ -18,7 +18,7 @@ use crate::{
 };
 
 /// Largest difference between the head as trained and as served, as a share of the largest value: single precision in another order.
-pub(crate) const PARITY: f64 = 1e-4;
+const PARITY: f64 = 1e-4;
 
 /// Writes the head in `file` into the model directory `model`, after the written graph gave, on a cached example, what the head gives
 /// in the training framework. Returns the model and the largest difference, as a share of the largest value.
@@ -31,10 +31,24 @@ pub fn install(model: &Path, file: &Path, example: &Path, shape: Shape, tap: Tap
     let options = HeadOptions { drop_reader: true, ..HeadOptions::new(file.to_path_buf()) };
     let entry = install_head(model, &options, |entry| {
         difference = compare(entry, file, example, shape, tap)?;
-        let agrees = difference <= PARITY;
-        agrees.then_some(()).ok_or_else(|| format!("served, the head differs from the trained one by {difference:.1e}").into())
+        agrees(difference)
     })?;
     Ok((entry, difference))
+}
+
+/// Refuses a served head that is further from the trained one than [`PARITY`].
+pub(crate) fn agrees(difference: f64) -> Result<(), CheckError> {
+    let agrees = difference <= PARITY;
+    agrees.then_some(()).ok_or_else(|| format!("served, the head differs from the trained one by {difference:.1e}").into())
+}
+
+/// Largest difference between what the served head gives and what is expected, as a share of the largest expected value.
+///
+/// # Errors
+/// When they differ in shape.
+pub(crate) fn difference(got: &Tensor, expected: &Tensor) -> anyhow::Result<f64> {
+    ensure!(got.size() == expected.size(), "served, the head gives {:?}, expected {:?}", got.size(), expected.size());
+    Ok((got - expected).abs().max().double_value(&[]) / expected.abs().max().double_value(&[]))
 }
 
 /// Largest difference between the model's head and the one in `file` on the half-size image of an example, as a share of the largest
@@ -47,7 +61,5 @@ fn compare(entry: &ModelEntry, file: &Path, example: &Path, shape: Shape, tap: T
     let (head, _shape) = head::open(file, served.channels(), served.patch())?;
     let features = to_tensor(&served.features(&image)?);
     let expected = tch::no_grad(|| head.forward(&served.normalisation().of(&image), &features, false));
-    let got = to_tensor(&served.doubled(&image)?);
-    ensure!(got.size() == expected.size(), "served, the head gives {:?}, expected {:?}", got.size(), expected.size());
-    Ok((&got - &expected).abs().max().double_value(&[]) / expected.abs().max().double_value(&[]))
+    difference(&to_tensor(&served.doubled(&image)?), &expected)
 }

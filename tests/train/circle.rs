@@ -12,7 +12,15 @@ use densevit::{
     tensor::RgbImage,
 };
 use tch::{Device, Tensor};
-use train::{backbone::Backbone, eval::to_tensor, head, segmentation::segmenter::inferred};
+use train::{
+    backbone::Backbone,
+    eval::to_tensor,
+    head,
+    segmentation::{
+        features::{Model, Reading},
+        segmenter::inferred,
+    },
+};
 
 use crate::support::{self, error, photos, street, tiny_model};
 
@@ -150,16 +158,8 @@ fn a_segmentation_head_is_served_as_it_was_trained() {
     let pixels = image::open(&photo).unwrap().into_rgb8();
     let pixels = RgbImage::new(64, 96, pixels.into_raw()).unwrap();
     let opened = train::segmentation::head::open(&at("run/segment.safetensors"), 64, Device::Cpu).unwrap();
-    let mut backbone = Backbone::open(&entry.dir, |tap| tap, Device::Cpu).unwrap();
-    let maps: Vec<Tensor> = backbone
-        .taps(&pixels, &opened.card.taps)
-        .unwrap()
-        .iter()
-        .map(|map| {
-            let [rows, cols, channels] = [map.rows(), map.cols(), map.channels()].map(|extent| i64::try_from(extent).unwrap());
-            Tensor::from_slice(map.data()).view([1, rows, cols, channels])
-        })
-        .collect();
+    let reading = Reading { taps: opened.card.taps, input: opened.card.input, downsample: None, drop_path: 0.0 };
+    let maps = Model::open(&entry.dir).unwrap().served(reading, Device::Cpu).unwrap().maps(&pixels).unwrap();
     let expected = inferred(&opened.head, &maps).scores([16, 24]).permute([0, 2, 3, 1]).squeeze_dim(0);
     let (header, got) =
         tokio::runtime::Runtime::new().unwrap().block_on(served_scores(&at("models"), std::fs::read(&photo).unwrap()));

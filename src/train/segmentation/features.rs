@@ -177,6 +177,17 @@ impl Features {
             }
         }
     }
+
+    /// Scores of the served model's own segmentation head for an image, `[1, u * h, u * w, K]` f32.
+    ///
+    /// # Errors
+    /// When there is no such head, or the run fails.
+    pub fn scores(&mut self, image: &RgbImage) -> anyhow::Result<Tensor> {
+        match self {
+            Self::Served { backbone, .. } => Ok(to_tensor(&backbone.scores(image)?)),
+            Self::Trained(_) => anyhow::bail!("only a served model has a segmentation head of its own"),
+        }
+    }
 }
 
 impl Network {
@@ -202,7 +213,7 @@ impl Network {
 }
 
 /// A map as `[1, h, w, C]` f32.
-pub(super) fn to_tensor(map: &FeatureMap) -> Tensor {
+fn to_tensor(map: &FeatureMap) -> Tensor {
     let extent = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);
     Tensor::from_slice(map.data()).view([1, extent(map.rows()), extent(map.cols()), extent(map.channels())])
 }

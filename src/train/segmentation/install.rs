@@ -2,7 +2,6 @@
 
 use std::path::Path;
 
-use anyhow::ensure;
 use densevit::{
     import::{SegmentOptions, install_segmenter},
     manifest::ModelEntry,
@@ -11,10 +10,9 @@ use densevit::{
 use tch::Device;
 
 use crate::{
-    backbone::Backbone,
-    install::PARITY,
+    install,
     segmentation::{
-        features::{Model, Reading, to_tensor},
+        features::{Model, Reading},
         head,
         segmenter::inferred,
     },
@@ -29,8 +27,7 @@ pub fn install(model: &Path, file: &Path, image: &RgbImage) -> anyhow::Result<(M
     let mut difference = f64::NAN;
     let entry = install_segmenter(model, &SegmentOptions::new(file.to_path_buf()), |entry| {
         difference = compare(entry, file, image)?;
-        let agrees = difference <= PARITY;
-        agrees.then_some(()).ok_or_else(|| format!("served, the head differs from the trained one by {difference:.1e}").into())
+        install::agrees(difference)
     })?;
     Ok((entry, difference))
 }
@@ -40,9 +37,9 @@ fn compare(entry: &ModelEntry, file: &Path, image: &RgbImage) -> anyhow::Result<
     let opened = head::open(file, i64::from(entry.manifest.architecture.width), Device::Cpu)?;
     let reading = Reading { taps: opened.card.taps, input: opened.card.input, downsample: None, drop_path: 0.0 };
     let mut features = Model { entry: entry.clone() }.served(reading, Device::Cpu)?;
+    // The same sessions give both.
+    let got = features.scores(image)?;
     let output = inferred(&opened.head, &features.maps(image)?);
     let expected = output.scores(output.grid().map(|cells| cells * i64::from(opened.card.upscale))).permute([0, 2, 3, 1]);
-    let got = to_tensor(&Backbone::open(&entry.dir, |default| default, Device::Cpu)?.scores(image)?);
-    ensure!(got.size() == expected.size(), "served, the head gives {:?}, expected {:?}", got.size(), expected.size());
-    Ok((&got - &expected).abs().max().double_value(&[]) / expected.abs().max().double_value(&[]))
+    install::difference(&got, &expected)
 }

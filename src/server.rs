@@ -17,7 +17,7 @@ use crate::{
     admin,
     config::ServeConfig,
     engine::{Engine, LoadError, LoadedModel},
-    grpc::{self, GrpcError, Health, Listener},
+    grpc::{self, GrpcError, Health, ListenError, Listener, ReloadError},
     manifest::{ModelEntry, RepositoryError, scan},
     runtime::{Library, RuntimeError, cpu_quota},
     telemetry::{self, TelemetryError, record},
@@ -57,6 +57,9 @@ pub enum ServerError {
         #[source]
         source: LoadError,
     },
+    /// Certificates or key cannot be used.
+    #[error("cannot set up TLS")]
+    Tls(#[source] ReloadError),
     /// The gRPC services cannot be set up.
     #[error("cannot set up the gRPC services")]
     Grpc(#[source] GrpcError),
@@ -181,7 +184,10 @@ impl Server {
 
 async fn bind_grpc(config: &ServeConfig) -> Result<Listener, ServerError> {
     let address = config.grpc.listen;
-    Listener::bind(config.grpc.clone()).await.map_err(|source| bind_failed(address, "grpc.listen", source))
+    Listener::bind(config.grpc.clone()).await.map_err(|error| match error {
+        ListenError::Bind(source) => bind_failed(address, "grpc.listen", source),
+        ListenError::Tls(source) => ServerError::Tls(source),
+    })
 }
 
 fn bind_failed(address: SocketAddr, key: &'static str, source: io::Error) -> ServerError {

@@ -1,10 +1,20 @@
-//! The accept loop: HTTP/2 connections with bounded windows, streams and drain.
+//! The accept loop: HTTP/2 connections with bounded windows, streams, age and drain, in TLS if that is configured.
 //!
 //! # Design
 //! tonic's own server waits for ever for connections to end, and turns a passed deadline into CANCELLED; both are decided here
 //! instead: after the drain budget connections are dropped, and deadlines are the engine's. Everything else of tonic is used.
+//!
+//! A connection ends by itself in three ways. At its age it is told to go (GOAWAY), so that clients behind a balancer spread over new
+//! servers; ages differ by a tenth, lest all come back at once. Without a byte in either direction for the idle time it is dropped. And
+//! hyper ends one whose peer resets streams faster than they are served (CVE-2023-44487) or sends longer headers than allowed.
 
-use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    hash::{BuildHasher as _, RandomState},
+    io,
+    net::SocketAddr,
+    sync::Arc,
+    time::Duration,
+};
 
 use axum::Router;
 use hyper_util::{
@@ -13,13 +23,23 @@ use hyper_util::{
     service::TowerToHyperService,
 };
 use serde::{Deserialize, Serialize};
+use thiserror::Error;
 use tokio::{
+    io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream},
     sync::{OwnedSemaphorePermit, Semaphore, watch},
     task::JoinSet,
     time::{sleep, timeout},
 };
+use tokio_util::task::AbortOnDropHandle;
 use tracing::{debug, warn};
+
+use crate::grpc::{
+    auth::AuthConfig,
+    reloaded::ReloadError,
+    tls::{Tls, TlsConfig},
+    watched::{Activity, Watched},
+};
 
 /// Transport settings of the gRPC port.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -45,6 +65,19 @@ pub struct GrpcConfig {
     pub keepalive_s: u64,
     /// Seconds after which an unanswered ping ends a connection. Default 10.
     pub keepalive_timeout_s: u64,
+    /// Seconds without a byte in either direction after which a connection is dropped; 0: never. Live peers answer pings, so this
+    /// should be longer than `keepalive_s`. Default 120.
+    pub idle_timeout_s: u64,
+    /// Seconds after which a connection is told to go, give or take a tenth; calls on it finish. 0, the default: never.
+    pub max_connection_age_s: u64,
+    /// Seconds that calls may still take then. Default 300.
+    pub max_connection_age_grace_s: u64,
+    /// Largest headers of a call, in bytes. Default 16 KiB.
+    pub max_header_bytes: u32,
+    /// Transport security.
+    pub tls: TlsConfig,
+    /// Who may call.
+    pub auth: AuthConfig,
 }
 
 impl Default for GrpcConfig {
@@ -60,6 +93,12 @@ impl Default for GrpcConfig {
             send_buffer_bytes: 1 << 20,
             keepalive_s: 30,
             keepalive_timeout_s: 10,
+            idle_timeout_s: 120,
+            max_connection_age_s: 0,
+            max_connection_age_grace_s: 300,
+            max_header_bytes: 16 << 10,
+            tls: TlsConfig::default(),
+            auth: AuthConfig::default(),
         }
     }
 }
@@ -68,17 +107,30 @@ impl Default for GrpcConfig {
 #[derive(Debug)]
 pub struct Listener {
     listener: TcpListener,
+    tls: Option<Tls>,
     config: GrpcConfig,
 }
 
+/// Why a port cannot be served.
+#[derive(Debug, Error)]
+pub enum ListenError {
+    /// The address is taken or not ours.
+    #[error("cannot bind it")]
+    Bind(#[source] io::Error),
+    /// Certificate or key cannot be used.
+    #[error("cannot set up TLS")]
+    Tls(#[source] ReloadError),
+}
+
 impl Listener {
-    /// Binds the configured address.
+    /// Reads the certificates, if any are configured, and binds the configured address.
     ///
     /// # Errors
-    /// When the address is taken or not ours.
-    pub async fn bind(config: GrpcConfig) -> io::Result<Self> {
-        let listener = TcpListener::bind(config.listen).await?;
-        Ok(Self { listener, config })
+    /// When a certificate cannot be used, or the address is taken or not ours.
+    pub async fn bind(config: GrpcConfig) -> Result<Self, ListenError> {
+        let tls = Tls::open(&config.tls).map_err(ListenError::Tls)?;
+        let listener = TcpListener::bind(config.listen).await.map_err(ListenError::Bind)?;
+        Ok(Self { listener, tls, config })
     }
 
     /// The address that was bound.
@@ -93,7 +145,8 @@ impl Listener {
     /// and drops what is left. Returns the number of connections that had to be dropped.
     pub async fn serve(self, app: Router, mut draining: watch::Receiver<bool>, budget: Duration) -> usize {
         let slots = Arc::new(Semaphore::new(self.config.max_connections.max(1)));
-        let builder = http2(&self.config);
+        let _watching = self.tls.clone().map(|tls| AbortOnDropHandle::new(tokio::spawn(tls.watch())));
+        let terms = Terms::new(&self.config, self.tls.clone());
         let mut connections = JoinSet::new();
         loop {
             tokio::select! {
@@ -101,7 +154,7 @@ impl Listener {
                 Some(_ended) = connections.join_next(), if !connections.is_empty() => {}
                 accepted = self.accept(&slots) => {
                     if let Some((stream, slot)) = accepted {
-                        connections.spawn(connection(builder.clone(), stream, app.clone(), draining.clone(), slot));
+                        connections.spawn(connection(terms.clone(), stream, app.clone(), draining.clone(), slot));
                     }
                 }
             }
@@ -149,20 +202,80 @@ fn http2(config: &GrpcConfig) -> auto::Builder<TokioExecutor> {
         .max_frame_size(config.max_frame_bytes)
         .max_send_buf_size(config.send_buffer_bytes)
         .max_concurrent_streams(config.max_streams_per_connection)
+        .max_header_list_size(config.max_header_bytes)
         .keep_alive_interval((config.keepalive_s > 0).then(|| Duration::from_secs(config.keepalive_s)))
         .keep_alive_timeout(Duration::from_secs(config.keepalive_timeout_s));
     builder
 }
 
-async fn connection(
+/// What every connection is served under.
+#[derive(Clone)]
+struct Terms {
     builder: auto::Builder<TokioExecutor>,
-    stream: TcpStream,
-    app: Router,
-    mut draining: watch::Receiver<bool>,
-    _slot: OwnedSemaphorePermit,
-) {
-    let service = TowerToHyperService::new(app);
-    let serving = builder.serve_connection(TokioIo::new(stream), service);
+    tls: Option<Tls>,
+    /// Longest silence.
+    idle: Option<Duration>,
+    age: Option<Duration>,
+    grace: Duration,
+}
+
+impl Terms {
+    fn new(config: &GrpcConfig, tls: Option<Tls>) -> Self {
+        let limit = |seconds: u64| (seconds > 0).then(|| Duration::from_secs(seconds));
+        Self {
+            builder: http2(config),
+            tls,
+            idle: limit(config.idle_timeout_s),
+            age: limit(config.max_connection_age_s),
+            grace: Duration::from_secs(config.max_connection_age_grace_s),
+        }
+    }
+}
+
+/// Resolves after a time, or never.
+async fn after(time: Option<Duration>) {
+    match time {
+        Some(time) => sleep(time).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// An age, a tenth more or less. Fresh hashers have random keys, which is random enough here.
+fn jittered(age: Duration) -> Duration {
+    let draw = u32::try_from(RandomState::new().hash_one(0u8) % 1001).unwrap_or_default();
+    age.mul_f64(0.9 + 0.2 * f64::from(draw) / 1000.0)
+}
+
+/// Serves one connection until it ends, is told to go, or falls silent.
+async fn connection(terms: Terms, stream: TcpStream, app: Router, draining: watch::Receiver<bool>, _slot: OwnedSemaphorePermit) {
+    let activity = Activity::new();
+    let stream = Watched::new(stream, activity.clone());
+    let serving = async {
+        match &terms.tls {
+            None => serve(&terms, stream, app, draining).await,
+            Some(tls) => match tls.accept(stream).await {
+                Ok(stream) => serve(&terms, stream, app, draining).await,
+                Err(error) => debug!(%error, "handshake failed"),
+            },
+        }
+    };
+    let silence = async {
+        match terms.idle {
+            Some(limit) => activity.ceased(limit).await,
+            None => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        () = serving => {}
+        () = silence => debug!("connection dropped: no byte came or went for the idle time"),
+    }
+}
+
+async fn serve<S>(terms: &Terms, stream: S, app: Router, mut draining: watch::Receiver<bool>)
+where
+    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
+    let serving = terms.builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(app));
     tokio::pin!(serving);
     let ended = tokio::select! {
         ended = serving.as_mut() => ended,
@@ -170,6 +283,13 @@ async fn connection(
             // GOAWAY: the client opens no further streams here, and the connection ends with its last call.
             serving.as_mut().graceful_shutdown();
             serving.await
+        }
+        () = after(terms.age.map(jittered)) => {
+            serving.as_mut().graceful_shutdown();
+            match timeout(terms.grace, serving).await {
+                Ok(ended) => ended,
+                Err(_elapsed) => return debug!("connection dropped: its calls outlived its age and grace"),
+            }
         }
     };
     if let Err(error) = ended {

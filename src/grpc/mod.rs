@@ -7,18 +7,22 @@ pub mod client;
 pub mod pb;
 
 mod answer;
+mod auth;
 mod chunks;
 mod convert;
 mod edge;
 mod exchange;
 mod listener;
 mod observe;
+mod reloaded;
 mod segment_answer;
 mod segment_chunks;
 mod segment_convert;
 mod service;
 mod status;
 mod stream;
+mod tls;
+mod watched;
 
 use std::sync::Arc;
 
@@ -27,15 +31,21 @@ use tonic::service::Routes;
 use tonic_health::{ServingStatus, server::HealthReporter};
 use tonic_reflection::server::Builder as Reflection;
 
+pub use auth::AuthConfig;
 pub use chunks::MAX_BAND_BYTES;
-pub use listener::{GrpcConfig, Listener};
+pub use listener::{GrpcConfig, ListenError, Listener};
+pub use reloaded::ReloadError;
 pub use service::DenseVisionService;
+pub use tls::TlsConfig;
 
 use thiserror::Error;
 
 use crate::{
     engine::Engine,
-    grpc::pb::{FILE_DESCRIPTOR_SET, v1::dense_vision_server::DenseVisionServer},
+    grpc::{
+        auth::Auth,
+        pb::{FILE_DESCRIPTOR_SET, v1::dense_vision_server::DenseVisionServer},
+    },
 };
 
 /// Name of the service, as in health checks.
@@ -69,12 +79,15 @@ pub enum GrpcError {
     /// The descriptor set of the build cannot be decoded.
     #[error("cannot set up reflection")]
     Reflection(#[from] tonic_reflection::server::Error),
+    /// The file of tokens cannot be used.
+    #[error("cannot read the tokens")]
+    Tokens(#[from] ReloadError),
 }
 
 /// All services of the port: DenseVision, health, reflection (v1 and v1alpha).
 ///
 /// # Errors
-/// When the descriptor set of the build cannot be decoded.
+/// When the descriptor set of the build cannot be decoded, or the file of tokens cannot be used.
 pub fn router(engine: Arc<Engine>, config: &GrpcConfig) -> Result<(Router, Health), GrpcError> {
     let (reporter, health_service) = tonic_health::server::health_reporter();
     let service = DenseVisionService::new(engine, config.max_message_bytes);
@@ -89,6 +102,10 @@ pub fn router(engine: Arc<Engine>, config: &GrpcConfig) -> Result<(Router, Healt
         .add_service(health_service)
         .add_service(reflection().build_v1()?)
         .add_service(reflection().build_v1alpha()?);
-    let router = routes.into_axum_router().layer(middleware::from_fn(edge::edge));
-    Ok((router, Health(reporter)))
+    let mut router = routes.into_axum_router();
+    if let Some(auth) = Auth::open(&config.auth)? {
+        tokio::spawn(auth.clone().watch());
+        router = router.layer(middleware::from_fn_with_state(auth, auth::authenticated));
+    }
+    Ok((router.layer(middleware::from_fn(edge::edge)), Health(reporter)))
 }

@@ -8,6 +8,7 @@ mod errors;
 mod lifecycle;
 mod options;
 mod overload;
+mod security;
 mod segment;
 mod support;
 mod unary;

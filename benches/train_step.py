@@ -1,8 +1,8 @@
-"""One training step of a LiFT head: this project's trainer against PyTorch, interleaved, on the same CPU, batch and threads.
+"""One training step of a LiFT head: this project's trainer against PyTorch, interleaved, on the same device, batch and threads.
 
 Needs Python with torch 2.11 (the release whose libtorch the trainer links) and `cargo build --release -p train`.
 
-    python benches/train_step.py [--rounds 6]
+    python benches/train_step.py [--rounds 6] [--device cuda] [--products bf16]
 """
 
 import argparse
@@ -39,12 +39,12 @@ class Official(nn.Module):
         return self.out(self.trunk(torch.cat([up, fine], 1)))
 
 
-def pytorch(n_steps):
+def pytorch(n_steps, device, products):
     torch.manual_seed(0)
-    head, grid = Official().train(), SIZE // PATCH
+    head, grid = Official().to(device).train(), SIZE // PATCH
     adam = torch.optim.Adam(head.parameters(), 1e-3)
-    half, quarter = (torch.randn(BATCH, 3, side, side) for side in (SIZE // 2, SIZE // 4))
-    maps = [torch.randn(BATCH, CHANNELS, side, side) for side in (grid, grid // 2, grid // 4)]
+    half, quarter = (torch.randn(BATCH, 3, side, side, device=device) for side in (SIZE // 2, SIZE // 4))
+    maps = [torch.randn(BATCH, CHANNELS, side, side, device=device) for side in (grid, grid // 2, grid // 4)]
 
     def distance(a, b):
         return 1 - functional.cosine_similarity(a, b, 1).mean()
@@ -52,16 +52,20 @@ def pytorch(n_steps):
     seconds = []
     for _ in range(n_steps + 2):
         began = time.perf_counter()
-        loss = distance(head(half, maps[1]), maps[0]) + distance(head(quarter, maps[2]), maps[1])
+        with torch.autocast(device, torch.bfloat16, enabled=products == "bf16"):
+            loss = distance(head(half, maps[1]), maps[0]) + distance(head(quarter, maps[2]), maps[1])
         adam.zero_grad()
         loss.backward()
         adam.step()
+        if device == "cuda":
+            torch.cuda.synchronize()
         seconds.append(time.perf_counter() - began)
     return seconds[2:]
 
 
-def ours(n_steps, threads):
-    command = ["target/release/train", "bench", "step", "--steps", n_steps, "--threads", threads]
+def ours(flags):
+    command = [flags.train, "bench", "step", "--steps", flags.steps, "--threads", flags.threads]
+    command += ["--device", flags.device, "--products", flags.products]
     command += ["--channels", CHANNELS, "--patch", PATCH, "--size", SIZE, "--batch", BATCH]
     lines = subprocess.run([str(part) for part in command], check=True, capture_output=True, text=True).stdout
     return [float(line) for line in lines.split()]
@@ -72,14 +76,18 @@ def main():
     flags.add_argument("--rounds", type=int, default=6)
     flags.add_argument("--steps", type=int, default=5)
     flags.add_argument("--threads", type=int, default=2)
+    flags.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    flags.add_argument("--products", choices=["fp32", "bf16"], default="fp32")
+    flags.add_argument("--train", default="target/release/train", help="the trainer")
     flags = flags.parse_args()
     torch.set_num_threads(flags.threads)
-    print(f"torch {torch.__version__}, official form, batch {BATCH}, {SIZE} px, {flags.threads} threads; seconds a step")
+    what = f"{flags.device}, {flags.products}, {flags.threads} threads"
+    print(f"torch {torch.__version__}, official form, batch {BATCH}, {SIZE} px, {what}; seconds a step")
     ratios = []
     for idx in range(flags.rounds):
-        theirs, mine = statistics.median(pytorch(flags.steps)), statistics.median(ours(flags.steps, flags.threads))
+        theirs, mine = statistics.median(pytorch(flags.steps, flags.device, flags.products)), statistics.median(ours(flags))
         ratios.append(mine / theirs)
-        print(f"  round {idx}: PyTorch {theirs:.3f}, train {mine:.3f}, ratio {mine / theirs:.3f}", flush=True)
+        print(f"  round {idx}: PyTorch {theirs:.4f}, train {mine:.4f}, ratio {mine / theirs:.3f}", flush=True)
     print(f"median ratio {statistics.median(ratios):.3f} (target: at most 1.1)")
 
 

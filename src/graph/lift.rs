@@ -1,6 +1,7 @@
 //! The LiFT head's graph (Suri et al., "LiFT: A Surprisingly Simple Lightweight Feature Transform for Dense ViT Descriptors",
-//! ECCV 2024): twice the resolution from the features and the image. Also of two forms of our own with the same trunk: `residual` adds
-//! the head's output to the bilinear double of the features, `guided` takes it as weights of a convex combination of coarse features.
+//! ECCV 2024): twice the resolution from the features and the image. Also of three forms of our own with the same trunk: `residual` adds
+//! the head's output to the bilinear double of the features, `guided` takes it as weights of a convex combination of coarse features,
+//! and `corrected` adds a second output to such a combination.
 //!
 //! # Design
 //! - Every BatchNorm is folded into the convolution before it.
@@ -90,7 +91,17 @@ pub fn build_lift(weights: &LiftWeights, options: LiftOptions) -> Result<ModelPr
     let raw = linear(&mut graph, &last, &weights.out, None, (precision, "out"));
     let raw = widen(&mut graph, &raw, precision);
     let upsampled = match weights.window() {
-        Some(window) => combination(&mut graph, (&raw, window as usize), &features, (precision, channels)),
+        Some(window) => {
+            let combined = combination(&mut graph, (&raw, window as usize), &features, (precision, channels));
+            match &weights.correction {
+                None => combined,
+                Some(layer) => {
+                    let correction = linear(&mut graph, &last, layer, None, (precision, "correction"));
+                    let correction = widen(&mut graph, &correction, precision);
+                    graph.add(&combined, &correction)
+                }
+            }
+        }
         None if weights.form == LiftForm::Residual => {
             let doubled = bilinear_2x(&mut graph, &features);
             graph.add(&doubled, &raw)

@@ -269,11 +269,13 @@ pub enum LiftForm {
     /// Logits over the K x K coarse cells around each fine one; the result is their convex combination, so it never leaves the
     /// backbone's own features.
     Guided,
+    /// The same combination and a correction that is added to it.
+    Corrected,
 }
 
 impl LiftForm {
     /// All forms.
-    pub const ALL: [Self; 3] = [Self::Official, Self::Residual, Self::Guided];
+    pub const ALL: [Self; 4] = [Self::Official, Self::Residual, Self::Guided, Self::Corrected];
 
     /// The name used in manifests and answers.
     #[must_use]
@@ -282,6 +284,7 @@ impl LiftForm {
             Self::Official => "official",
             Self::Residual => "residual",
             Self::Guided => "guided",
+            Self::Corrected => "corrected",
         }
     }
 
@@ -292,6 +295,7 @@ impl LiftForm {
             Self::Official => "",
             Self::Residual => "residual.",
             Self::Guided => "guided.",
+            Self::Corrected => "corrected.",
         }
     }
 }
@@ -318,7 +322,7 @@ pub struct LiftFile {
     pub sha256: String,
     /// Form of the head.
     pub form: LiftForm,
-    /// Guided form: side K of the window of coarse cells.
+    /// Guided and corrected forms: side K of the window of coarse cells.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub window: Option<u32>,
     /// The only activations that the head accepts.

@@ -29,6 +29,10 @@ pub enum Provider {
         /// Whether a node that the GPU does not run is an error (shape arithmetic counts too). Default false.
         #[serde(default)]
         deny_cpu_fallback: bool,
+        /// Whether products of fp32 models may round to TF32 (10 bits of mantissa): faster, and further from the reference. Default
+        /// false.
+        #[serde(default)]
+        tf32: bool,
     },
 }
 
@@ -58,8 +62,8 @@ pub(super) fn register(
 ) -> Result<(SessionBuilder, Vec<&'static str>), RuntimeError> {
     let mut used = Vec::new();
     for provider in providers {
-        let Provider::Cuda { required, device_id, deny_cpu_fallback } = *provider else { break };
-        match register_cuda(&mut builder, device_id) {
+        let Provider::Cuda { required, device_id, deny_cpu_fallback, tf32 } = *provider else { break };
+        match register_cuda(&mut builder, device_id, tf32) {
             Ok(()) => used.push(provider.name()),
             Err(source) if required => return Err(RuntimeError::ProviderRequired { provider: provider.name(), source }),
             Err(source) => {
@@ -77,11 +81,12 @@ pub(super) fn register(
     Ok((builder, used))
 }
 
-fn register_cuda(builder: &mut SessionBuilder, device_id: i32) -> Result<(), Source> {
+fn register_cuda(builder: &mut SessionBuilder, device_id: i32, tf32: bool) -> Result<(), Source> {
     // Exhaustive search costs seconds for each new shape; sizes vary here. The arena grows by what is asked for, because the
     // shapes are few.
     let cuda = CUDA::default()
         .with_device_id(device_id)
+        .with_tf32(tf32)
         .with_arena_extend_strategy(ArenaExtendStrategy::SameAsRequested)
         .with_conv_algorithm_search(ConvAlgorithmSearch::Heuristic);
     Ok(cuda.register(builder)?)
@@ -107,7 +112,7 @@ mod tests {
     fn configuration_lists_providers_in_order() {
         let text = "providers = [{ name = \"cuda\", required = true }, { name = \"cpu\" }]";
         let config: Config = toml::from_str(text).unwrap();
-        let cuda = Provider::Cuda { required: true, device_id: 0, deny_cpu_fallback: false };
+        let cuda = Provider::Cuda { required: true, device_id: 0, deny_cpu_fallback: false, tf32: false };
         assert_eq!(config.providers, [cuda, Provider::Cpu]);
         assert!(toml::from_str::<Config>("providers = [{ name = \"cuda\", require = true }]").is_err());
     }

@@ -41,7 +41,7 @@ impl Backbone {
         let from_environment = std::env::var_os("ORT_DYLIB_PATH").filter(|path| !path.is_empty()).map(PathBuf::from);
         let library = Library::load(None, from_environment.as_deref())?;
         let providers = if device.is_cuda() {
-            vec![Provider::Cuda { required: true, device_id: 0, deny_cpu_fallback: false }]
+            vec![Provider::Cuda { required: true, device_id: 0, deny_cpu_fallback: false, tf32: false }]
         } else {
             vec![Provider::Cpu]
         };

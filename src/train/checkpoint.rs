@@ -10,7 +10,7 @@ use std::{
 
 use anyhow::{Context as _, bail};
 use safetensors::{Dtype, SafeTensors, serialize, tensor::TensorView};
-use tch::{Kind, Tensor};
+use tch::{Device, Kind, Tensor};
 
 /// Writes tensors as f32, with metadata.
 ///
@@ -19,7 +19,7 @@ use tch::{Kind, Tensor};
 pub fn write(path: &Path, tensors: &BTreeMap<String, Tensor>, metadata: &[(&str, String)]) -> anyhow::Result<()> {
     let mut named = Vec::with_capacity(tensors.len());
     for (name, tensor) in tensors {
-        let flat = tensor.detach().to_kind(Kind::Float).contiguous().view([-1]);
+        let flat = tensor.detach().to_device(Device::Cpu).to_kind(Kind::Float).contiguous().view([-1]);
         let values = Vec::<f32>::try_from(&flat)?;
         let shape = tensor.size().iter().map(|&extent| usize::try_from(extent)).collect::<Result<Vec<_>, _>>()?;
         let bytes: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();

@@ -67,9 +67,9 @@ pub struct LiftConfig {
     pub facet: Option<Facet>,
     /// Block that the head takes; none means the model's default.
     pub layer: Option<u32>,
-    /// Guided form: side of the window of coarse cells, odd.
+    /// Guided and corrected forms: side of the window of coarse cells, odd.
     pub window: i64,
-    /// Width of the trunk of residual and guided heads. The official form has its own.
+    /// Width of the trunk of our own forms. The official form has its own.
     pub width: i64,
     /// Side of the largest image of an example, in pixels: a multiple of `2^scales` patches.
     pub size: u32,

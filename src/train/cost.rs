@@ -22,8 +22,13 @@ pub fn head_macs(shape: &HeadShape, rows: u64, cols: u64) -> u64 {
     let doubled = fine * (channels + guidance) * up;
     let trunk = fine * 9 * ((up + guidance) * mid + mid * mid);
     let out = fine * mid * n_outputs;
-    let combined = if shape.form == LiftForm::Guided { fine * n_outputs * channels } else { 0 };
-    image + doubled + trunk + out + combined
+    let combined = fine * n_outputs * channels;
+    let last = match shape.form {
+        LiftForm::Official | LiftForm::Residual => 0,
+        LiftForm::Guided => combined,
+        LiftForm::Corrected => combined + fine * mid * channels,
+    };
+    image + doubled + trunk + out + last
 }
 
 #[cfg(test)]

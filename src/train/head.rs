@@ -1,4 +1,4 @@
-//! The LiFT head in the training framework (Suri et al., ECCV 2024), in its three forms. `densevit::graph` builds the same from the same
+//! The LiFT head in the training framework (Suri et al., ECCV 2024), in its four forms. `densevit::graph` builds the same from the same
 //! names; `tests/train` compares both.
 
 use std::{collections::BTreeMap, path::Path};
@@ -27,9 +27,9 @@ pub struct HeadShape {
     pub channels: i64,
     /// Pixels on a side of a patch.
     pub patch: i64,
-    /// Width of the trunk, for residual and guided heads.
+    /// Width of the trunk, but for official heads.
     pub width: i64,
-    /// Side of the guided window.
+    /// Side of the window of guided and corrected heads.
     pub window: i64,
 }
 
@@ -46,7 +46,7 @@ impl HeadShape {
         match self.form {
             LiftForm::Official => [(self.channels + GUIDANCE) / 2, self.channels / 2, self.channels],
             LiftForm::Residual => [self.width, self.width, self.channels],
-            LiftForm::Guided => [self.width, self.width, self.window * self.window],
+            LiftForm::Guided | LiftForm::Corrected => [self.width, self.width, self.window * self.window],
         }
     }
 
@@ -126,18 +126,20 @@ pub struct Head {
     double1: ConvBn,
     double2: ConvBn,
     out: nn::Conv2D,
-    /// `[2, 2, K * K]`, guided form only.
+    /// Corrected form only.
+    correction: Option<nn::Conv2D>,
+    /// `[2, 2, K * K]`, guided and corrected forms.
     prior: Option<Tensor>,
 }
 
 impl Head {
-    /// A head with fresh weights under the authors' names. The last layer of residual and guided heads begins at zero: they begin as
-    /// bilinear upsampling.
+    /// A head with fresh weights under the authors' names. The last layers of our own forms begin at zero: they begin as bilinear
+    /// upsampling.
     #[must_use]
     pub fn new(root: &nn::Path<'_>, shape: HeadShape) -> Self {
         let [up, mid, n_outputs] = shape.widths();
         let (first, second, double) = (root / "image_convs_1", root / "image_convs_2", root / "up1" / "conv_1" / "double_conv");
-        let is_ours = shape.form != LiftForm::Official;
+        let (is_ours, is_corrected) = (shape.form != LiftForm::Official, shape.form == LiftForm::Corrected);
         // The authors' framework takes the outputs times the kernel for the fan-in of a transposed convolution.
         let up_init = begin(up * 4);
         let up_config =
@@ -164,7 +166,8 @@ impl Head {
             double1: ConvBn::new(&double, 0, (up + GUIDANCE, mid), 1, false),
             double2: ConvBn::new(&double, 3, (mid, mid), 1, false),
             out: last(root / "outc"),
-            prior: (shape.form == LiftForm::Guided).then(prior),
+            correction: is_corrected.then(|| nn::conv2d(root / "correction", mid, shape.channels, 1, zero)),
+            prior: (is_corrected || shape.form == LiftForm::Guided).then(prior),
         }
     }
 
@@ -199,14 +202,24 @@ impl Head {
         });
         let once = self.double1.forward(&Tensor::cat(&[&up, &fine], 1), self.products, train);
         let twice = self.double2.forward(&once, self.products, train);
-        let raw = product(self.products, (&twice, &self.out.ws, self.out.bs.as_ref()), |x, weight, bias| {
-            x.conv2d(weight, bias, [1, 1], [0, 0], [1, 1], 1)
-        });
-        match (&self.prior, self.shape.form) {
-            (Some(prior), _) => combine(&raw, features, prior, self.shape.window),
-            (None, LiftForm::Residual) => features.upsample_bilinear2d([2 * rows, 2 * cols], false, None, None) + raw,
-            (None, _) => raw,
+        let raw = self.pointwise(&self.out, &twice);
+        match (&self.prior, &self.correction) {
+            (Some(prior), None) => combine(&raw, features, prior, self.shape.window),
+            (Some(prior), Some(correction)) => {
+                combine(&raw, features, prior, self.shape.window) + self.pointwise(correction, &twice)
+            }
+            _ if self.shape.form == LiftForm::Residual => {
+                features.upsample_bilinear2d([2 * rows, 2 * cols], false, None, None) + raw
+            }
+            _ => raw,
         }
+    }
+
+    /// A 1x1 convolution.
+    fn pointwise(&self, conv: &nn::Conv2D, x: &Tensor) -> Tensor {
+        product(self.products, (x, &conv.ws, conv.bs.as_ref()), |x, weight, bias| {
+            x.conv2d(weight, bias, [1, 1], [0, 0], [1, 1], 1)
+        })
     }
 }
 

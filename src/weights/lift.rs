@@ -55,7 +55,11 @@ pub fn assemble_lift(
         up_bias: take_vector(&mut tensors, "up1.up.bias", up)?,
         double1: conv_bn(&mut tensors, "up1.conv_1.double_conv.0", "up1.conv_1.double_conv.1", [mid, up + 32, 3, 3])?,
         double2: conv_bn(&mut tensors, "up1.conv_1.double_conv.3", "up1.conv_1.double_conv.4", [mid, mid, 3, 3])?,
-        out: out(&mut tensors, n_outputs, mid)?,
+        out: pointwise(&mut tensors, "outc", n_outputs, mid)?,
+        correction: match form {
+            LiftForm::Corrected => Some(pointwise(&mut tensors, "correction", channels, mid)?),
+            _ => None,
+        },
     };
     let left_over = tensors.names().take(12).collect::<Vec<_>>().join(", ");
     if !left_over.is_empty() {
@@ -98,15 +102,15 @@ fn widths(tensors: &NamedTensors, form: LiftForm, channels: usize) -> Result<(us
     let (up, mid, n_outputs) = (extent("up1.up.weight", 1)?, extent("outc.weight", 1)?, extent("outc.weight", 0)?);
     let window = n_outputs.isqrt();
     let fits = match form {
-        LiftForm::Guided => window * window == n_outputs && window % 2 == 1,
-        _ => n_outputs == channels,
+        LiftForm::Guided | LiftForm::Corrected => window * window == n_outputs && window % 2 == 1,
+        LiftForm::Official | LiftForm::Residual => n_outputs == channels,
     };
     if fits {
         return Ok((up, mid, n_outputs));
     }
     let problem = format!(
         "has {n_outputs} outputs: {} for the {} form",
-        if form == LiftForm::Guided { "expected the square of an odd number" } else { "expected one a channel" },
+        if form == LiftForm::Residual { "expected one a channel" } else { "expected the square of an odd number" },
         form.name()
     );
     Err(WeightsError::Tensor { name: "outc.weight".into(), problem })
@@ -151,9 +155,10 @@ fn conv_bn(tensors: &mut NamedTensors, conv: &str, norm: &str, shape: [usize; 4]
     })
 }
 
-fn out(tensors: &mut NamedTensors, n_outputs: usize, mid: usize) -> Result<Linear, WeightsError> {
-    let kernel = take(tensors, "outc.weight", [n_outputs, mid, 1, 1])?;
-    let bias = take_vector(tensors, "outc.bias", n_outputs)?;
+/// A 1x1 convolution.
+fn pointwise(tensors: &mut NamedTensors, name: &str, n_outputs: usize, mid: usize) -> Result<Linear, WeightsError> {
+    let kernel = take(tensors, &format!("{name}.weight"), [n_outputs, mid, 1, 1])?;
+    let bias = take_vector(tensors, &format!("{name}.bias"), n_outputs)?;
     let weight: Array2<f32> = kernel.index_axis_move(Axis(3), 0).index_axis_move(Axis(2), 0);
     Ok(Linear { weight, bias })
 }
@@ -215,6 +220,10 @@ mod tests {
         insert("up1.up.bias", &[up]);
         insert("outc.weight", &[n_outputs, mid, 1, 1]);
         insert("outc.bias", &[n_outputs]);
+        if form == LiftForm::Corrected {
+            insert("correction.weight", &[channels, mid, 1, 1]);
+            insert("correction.bias", &[channels]);
+        }
         if form != LiftForm::Official {
             ["weight", "bias", "running_mean", "running_var"]
                 .iter()
@@ -238,11 +247,14 @@ mod tests {
         assert_eq!((guided.form, guided.window(), guided.guidance), (LiftForm::Guided, Some(5), 16));
         let residual = assemble_lift(zeros(LiftForm::Residual, [64, 16, 24, 64]), 8, 64, ChannelOrder::Natural).unwrap();
         assert_eq!((residual.form, residual.window(), residual.guidance), (LiftForm::Residual, None, 8));
+        let corrected = assemble_lift(zeros(LiftForm::Corrected, [64, 16, 24, 25]), 14, 64, ChannelOrder::Natural).unwrap();
+        assert_eq!((corrected.form, corrected.window()), (LiftForm::Corrected, Some(5)));
+        assert_eq!(corrected.n_parameters(), guided.n_parameters() + 64 * 24 + 64);
         let around = |name: &str| Some(format!("state_dict.module.{name}"));
         let checkpoint = zeros(LiftForm::Guided, [64, 16, 24, 25]).renamed(around);
         let wrapped = assemble_lift(checkpoint, 14, 64, ChannelOrder::Natural).unwrap();
         assert_eq!(wrapped.n_parameters(), guided.n_parameters(), "keys of a checkpoint may stand before the prefix");
-        for wrong in [(LiftForm::Guided, 16), (LiftForm::Guided, 24), (LiftForm::Residual, 25)] {
+        for wrong in [(LiftForm::Guided, 16), (LiftForm::Guided, 24), (LiftForm::Corrected, 64), (LiftForm::Residual, 25)] {
             let error = assemble_lift(zeros(wrong.0, [64, 16, 24, wrong.1]), 14, 64, ChannelOrder::Natural).unwrap_err();
             assert!(error.to_string().contains("outc.weight"), "{error}");
         }
@@ -276,6 +288,7 @@ mod tests {
                 weight: Array2::from_shape_fn((4, 1), |(channel, _)| official[channel]),
                 bias: Array1::from(official.to_vec()),
             },
+            correction: None,
         };
         to_natural_order(&mut weights, 4, 2).unwrap();
         let natural = [0.0, 1.0, 2.0, 3.0];

@@ -230,7 +230,7 @@ pub struct ConvBn {
 /// All weights of a LiFT head (Suri et al., ECCV 2024), feature channels in natural (head-major) order.
 ///
 /// C channels of the features; U and M widths of the trunk, `(C + 32) / 2` and `C / 2` in the official form, free in the others; O
-/// outputs of the last layer: C, or K x K in the guided form.
+/// outputs of the last layer: C, or K x K in the guided and corrected forms.
 #[derive(Clone, Debug)]
 pub struct LiftWeights {
     /// What the last layer's values mean.
@@ -255,13 +255,16 @@ pub struct LiftWeights {
     pub double2: ConvBn,
     /// `outc`: `[O, M]` (1x1 convolution).
     pub out: Linear,
+    /// `correction`: `[C, M]` (1x1 convolution), corrected form only.
+    pub correction: Option<Linear>,
 }
 
 impl LiftWeights {
-    /// Side K of the window of coarse cells that a guided head chooses from.
+    /// Side K of the window of coarse cells that a guided or corrected head chooses from.
     #[must_use]
     pub fn window(&self) -> Option<u32> {
-        (self.form == LiftForm::Guided).then(|| u32::try_from(self.out.bias.len().isqrt()).unwrap_or_default())
+        let has_window = matches!(self.form, LiftForm::Guided | LiftForm::Corrected);
+        has_window.then(|| u32::try_from(self.out.bias.len().isqrt()).unwrap_or_default())
     }
 
     /// Trainable numbers, BatchNorm statistics not counted: 1,187,280 in the official form for 384 channels.
@@ -271,7 +274,8 @@ impl LiftWeights {
         let convs = [&self.image1, &self.image2, &self.image3, &self.double1, &self.double2];
         let features = self.features.as_ref().map_or(0, |norm| norm.weight.len() + norm.bias.len());
         let up = self.up_weight.len() + self.up_bias.len();
-        let total = convs.into_iter().map(conv).sum::<usize>() + features + up + self.out.weight.len() + self.out.bias.len();
+        let last = std::iter::once(&self.out).chain(&self.correction).map(|linear| linear.weight.len() + linear.bias.len());
+        let total = convs.into_iter().map(conv).sum::<usize>() + features + up + last.sum::<usize>();
         total as u64
     }
 }

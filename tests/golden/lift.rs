@@ -63,7 +63,7 @@ fn two_passes(name: &str, precision: Precision) -> [Vec<f32>; 2] {
 
 #[test]
 fn our_own_forms_agree_with_their_definition_in_pytorch() {
-    for name in ["residual", "guided"] {
+    for name in ["residual", "guided", "corrected"] {
         let io = tensors(&format!("lift/{name}_c64_p14_io.safetensors"));
         for (pass, got) in ["lift_1", "lift_2"].into_iter().zip(two_passes(name, Precision::Fp32)) {
             io[pass].channels_last().assert_close(&got, &format!("{name} {pass}"));

@@ -1,4 +1,4 @@
-"""Makes tests/fixtures/lift/{residual,guided}_c64_p14*.safetensors: the two forms of the LiFT head that are this project's own, written
+"""Makes tests/fixtures/lift/{residual,guided,corrected}_c64_p14*.safetensors: the forms of the LiFT head that are this project's own, written
 down once more in PyTorch from their definition (src/graph/lift.rs), with random weights for 64 channels and patch 14.
 
 Run from the repository's root with the packages of requirements.txt: python tests/reference/make_lift_forms.py
@@ -40,6 +40,8 @@ class Head(nn.Module):
         self.image_convs_2 = nn.Sequential(*conv(32))
         self.up1 = Up(C + 32, n_up, n_mid)
         self.outc = nn.Conv2d(n_mid, C if form == "residual" else WINDOW * WINDOW, 1)
+        if form == "corrected":
+            self.correction = nn.Conv2d(n_mid, C, 1)
 
     def forward(self, image, features):
         rows, cols = features.shape[-2:]
@@ -47,10 +49,11 @@ class Head(nn.Module):
         fine = F.max_pool2d(self.image_convs_1(image), 2)
         coarse = self.image_convs_2(fine)
         up = self.up1.up(torch.cat([self.features(features), coarse], 1))
-        raw = self.outc(self.up1.conv_1.double_conv(torch.cat([up, fine], 1)))
+        last = self.up1.conv_1.double_conv(torch.cat([up, fine], 1))
+        raw = self.outc(last)
         if self.form == "residual":
             return F.interpolate(features, scale_factor=2, mode="bilinear", align_corners=False) + raw
-        return combine(raw, features)
+        return combine(raw, features) + (self.correction(last) if self.form == "corrected" else 0)
 
 
 def prior():
@@ -92,7 +95,7 @@ def randomise(module):
 
 def main():
     torch.manual_seed(0)
-    for form, n_up, n_mid in (("residual", 24, 24), ("guided", 16, 16)):
+    for form, n_up, n_mid in (("residual", 24, 24), ("guided", 16, 16), ("corrected", 16, 16)):
         head = Head(form, n_up, n_mid).eval()
         randomise(head)
         # Logits of a few units, so that other cells than the bilinear ones take a visible share.

@@ -45,7 +45,7 @@ fn official_heads_compute_what_their_authors_module_computes() {
 
 #[test]
 fn our_own_forms_compute_what_their_definition_in_pytorch_computes() {
-    for (form, width) in [(LiftForm::Residual, 24), (LiftForm::Guided, 16)] {
+    for (form, width) in [(LiftForm::Residual, 24), (LiftForm::Guided, 16), (LiftForm::Corrected, 16)] {
         let name = form.name();
         let (_store, head) = loaded(&format!("lift/{name}_c64_p14.safetensors"), shape(form, 14, width));
         let io = tensors(&format!("lift/{name}_c64_p14_io.safetensors"));
@@ -66,7 +66,7 @@ fn products_in_bfloat16_stay_near_those_in_single_precision() {
         let got = tch::no_grad(|| head.with_products(Products::Bf16).forward(&image, &features, true));
         // bfloat16 keeps 8 bits, 2^-9 of a value lost in each of seven layers; random errors add up to a few of those.
         assert!(error(&got, &expected) <= 0.03, "{form:?}: {}", error(&got, &expected));
-        // Residual and guided heads begin as bilinear upsampling, which no product can change.
+        // Heads of our own forms begin as bilinear upsampling, which no product can change.
         assert_eq!(form == LiftForm::Official, error(&got, &expected) > 1e-6, "{form:?}");
     }
 }
@@ -77,8 +77,8 @@ fn fresh_heads_of_our_own_forms_are_bilinear_upsampling() {
     let (image, features) =
         (Tensor::randn([2, 3, 42, 70], (Kind::Float, Device::Cpu)), Tensor::randn([2, 64, 3, 5], (Kind::Float, Device::Cpu)));
     let bilinear = features.upsample_bilinear2d([6, 10], false, None, None);
-    // The guided form's prior gives 25 cells a floor of 1e-3 each: at most 2.4 % of the weight leaves the bilinear ones.
-    for (form, tolerance) in [(LiftForm::Residual, 1e-6), (LiftForm::Guided, 0.05)] {
+    // The prior of guided and corrected heads gives 25 cells a floor of 1e-3 each: at most 2.4 % of the weight leaves the bilinear ones.
+    for (form, tolerance) in [(LiftForm::Residual, 1e-6), (LiftForm::Guided, 0.05), (LiftForm::Corrected, 0.05)] {
         let store = nn::VarStore::new(Device::Cpu);
         let head = Head::new(&store.root(), shape(form, 14, 8));
         let got = tch::no_grad(|| head.forward(&image, &features, true));

@@ -277,7 +277,7 @@ fn bounded_spinning_is_accepted() {
 #[test]
 fn required_provider_that_does_not_load_is_an_error_and_an_optional_one_is_not() {
     // No machine has this device. A library without CUDA refuses it by name, one with CUDA when the session is created.
-    let cuda = |required| Provider::Cuda { required, device_id: 99, deny_cpu_fallback: false };
+    let cuda = |required| Provider::Cuda { required, device_id: 99, deny_cpu_fallback: false, tf32: false };
     let with =
         |required| runner_with(&RuntimeConfig { providers: vec![cuda(required), Provider::Cpu], ..RuntimeConfig::default() });
     let refused = with(true).warm_up(&key(2, 2, 0));

@@ -9,7 +9,8 @@ use tch::{Device, Kind, Tensor, nn};
 
 use crate::{
     backbone::Backbone,
-    config::{LiftConfig, Objective, Preset},
+    commands::run::DeviceArg,
+    config::{LiftConfig, Objective, Preset, Products},
     data::{cache, loader::Batch, photos, view::make_view},
     head::{Head, HeadShape},
     loss::Loss,
@@ -55,6 +56,12 @@ struct StepArgs {
     /// Threads.
     #[arg(long, default_value_t = 2)]
     threads: i32,
+    /// Where the steps run.
+    #[arg(long, value_enum, default_value = "cpu")]
+    device: DeviceArg,
+    /// Element type of the products.
+    #[arg(long, value_enum, default_value = "fp32")]
+    products: Products,
 }
 
 /// Flags of `train bench features`.
@@ -89,12 +96,12 @@ pub fn run(args: &BenchArgs) -> anyhow::Result<()> {
 fn step(args: &StepArgs) -> anyhow::Result<()> {
     tch::set_num_threads(args.threads);
     tch::manual_seed(0);
-    let config = args.preset.config();
-    let store = nn::VarStore::new(Device::Cpu);
-    let head = Head::new(&store.root(), HeadShape::new(&config, args.channels, args.patch));
+    let (config, device) = (args.preset.config(), args.device.find()?);
+    let store = nn::VarStore::new(device);
+    let head = Head::new(&store.root(), HeadShape::new(&config, args.channels, args.patch)).with_products(args.products);
     let mut adam = Adam::new(&store);
     let (grid, channels) = (args.size / i64::from(args.patch), i64::try_from(args.channels)?);
-    let options = (Kind::Float, Device::Cpu);
+    let options = (Kind::Float, device);
     let image = |side: i64| Tensor::randn([args.batch, 3, side, side], options);
     let map = |side: i64| Tensor::randn([args.batch, channels, side, side], options);
     let batch = Batch {
@@ -108,6 +115,9 @@ fn step(args: &StepArgs) -> anyhow::Result<()> {
         let value = loss.of(&head, &batch, true);
         adam.accumulate(&value);
         adam.step(1e-3);
+        if device.is_cuda() {
+            tch::Cuda::synchronize(0);
+        }
         if idx >= 2 {
             println!("{:.6}", began.elapsed().as_secs_f64());
         }

@@ -36,7 +36,7 @@ pub struct LiftArgs {
     /// Named settings.
     #[arg(long, value_enum, default_value = "guided")]
     preset: Preset,
-    /// official, residual or guided.
+    /// official, residual, guided or corrected.
     #[arg(long, value_parser = parse_form)]
     form: Option<LiftForm>,
     /// Facet that the head takes [default: the model's].
@@ -45,10 +45,10 @@ pub struct LiftArgs {
     /// Block that the head takes, 0-based [default: the model's].
     #[arg(long)]
     layer: Option<u32>,
-    /// Guided form: side of the window.
+    /// Guided and corrected forms: side of the window.
     #[arg(long)]
     window: Option<i64>,
-    /// Width of the trunk of residual and guided heads.
+    /// Width of the trunk; the official form has its own.
     #[arg(long)]
     width: Option<i64>,
     /// Side of the largest image, in pixels.
@@ -197,5 +197,5 @@ fn parse_form(text: &str) -> Result<LiftForm, String> {
     LiftForm::ALL
         .into_iter()
         .find(|form| form.name() == text)
-        .ok_or_else(|| format!("\"{text}\" is no form: official, residual or guided"))
+        .ok_or_else(|| format!("\"{text}\" is no form: official, residual, guided or corrected"))
 }

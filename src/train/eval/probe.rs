@@ -72,11 +72,17 @@ impl ProbeScore {
     }
 }
 
-/// Reads a split and runs the backbone at `height` x `width` pixels.
+/// Reads a split, runs the backbone at `height` x `width` pixels, and puts all on a device.
 ///
 /// # Errors
 /// When a frame, its labels or a run fails.
-pub fn load(backbone: &mut Backbone, data: &Path, split: &str, (height, width): (u32, u32)) -> anyhow::Result<Frames> {
+pub fn load(
+    backbone: &mut Backbone,
+    data: &Path,
+    split: &str,
+    (height, width): (u32, u32),
+    device: Device,
+) -> anyhow::Result<Frames> {
     let mut names: Vec<PathBuf> = list(&data.join("images").join(split))?;
     names.sort();
     ensure!(!names.is_empty(), "{} holds no frames", data.join("images").join(split).display());
@@ -92,10 +98,10 @@ pub fn load(backbone: &mut Backbone, data: &Path, split: &str, (height, width): 
             max_input_pixels: u64::from(height) * u64::from(width),
         };
         let image = prepare(frame, &recipe)?.image;
-        frames.features.push(to_tensor(&backbone.features(&image)?).to_kind(Kind::Half));
-        frames.images.push(backbone.normalisation().of(&image));
+        frames.features.push(to_tensor(&backbone.features(&image)?).to_device(device).to_kind(Kind::Half));
+        frames.images.push(backbone.normalisation().of(&image).to_device(device));
         let labels = data.join("annotations").join(split).join(path.file_stem().unwrap_or_default()).with_extension("png");
-        frames.labels.push(read_labels(&labels)?);
+        frames.labels.push(read_labels(&labels)?.to_device(device));
     }
     Ok(frames)
 }
@@ -160,7 +166,7 @@ struct Linear {
 
 impl Linear {
     fn new(root: &nn::Path<'_>, channels: i64) -> Self {
-        let vector = |value| Tensor::full([channels], value, (Kind::Float, Device::Cpu));
+        let vector = |value| Tensor::full([channels], value, (Kind::Float, root.device()));
         Self {
             scale: root.var("scale", &[channels], nn::Init::Const(1.0)),
             shift: root.var("shift", &[channels], nn::Init::Const(0.0)),
@@ -206,7 +212,7 @@ fn moments(map: &Tensor) -> Tensor {
 
 fn probe((features, labels): Pairs<'_>, validation: Pairs<'_>, epochs: u64, seed: u64) -> f64 {
     tch::manual_seed(i64::try_from(seed).unwrap_or_default());
-    let store = nn::VarStore::new(Device::Cpu);
+    let store = nn::VarStore::new(features[0].device());
     let mut linear = Linear::new(&store.root(), features[0].size()[1]);
     let mut adam = Adam::new(&store);
     let mut random = fastrand::Rng::with_seed(seed);
@@ -236,7 +242,8 @@ fn probe((features, labels): Pairs<'_>, validation: Pairs<'_>, epochs: u64, seed
 
 /// Mean over the classes that occur of intersection over union, over all frames together.
 fn mean_iou(logits: impl Fn(&Tensor) -> Tensor, (features, labels): Pairs<'_>) -> f64 {
-    let mut confusion = Tensor::zeros([(N_CLASSES + 1) * N_CLASSES], (Kind::Int64, Device::Cpu));
+    let device = labels.first().map_or(Device::Cpu, Tensor::device);
+    let mut confusion = Tensor::zeros([(N_CLASSES + 1) * N_CLASSES], (Kind::Int64, device));
     for (map, labels) in features.iter().zip(labels) {
         let size = [labels.size()[0], labels.size()[1]];
         let predicted =

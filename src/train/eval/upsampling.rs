@@ -7,7 +7,7 @@
 use anyhow::{anyhow, ensure};
 use densevit::{manifest::Interpolation, preprocess::Rect, tensor::RgbImage};
 use serde::Serialize;
-use tch::{Kind, Tensor};
+use tch::{Device, Kind, Tensor};
 
 use crate::{
     backbone::Backbone,
@@ -34,26 +34,32 @@ pub struct Distance {
     pub centred: f64,
 }
 
-/// Measures all methods on the central square of each photo, at `grid` x `grid` cells.
+/// Measures all methods, on a device, on the central square of each photo, at `grid` x `grid` cells.
 ///
 /// # Errors
 /// When a photo cannot be read or the backbone fails.
-pub fn measure(backbone: &mut Backbone, photos: &[Photo], methods: &[Method], grid: u32) -> anyhow::Result<Vec<Distance>> {
+pub fn measure(
+    backbone: &mut Backbone,
+    photos: &[Photo],
+    methods: &[Method],
+    grid: u32,
+    device: Device,
+) -> anyhow::Result<Vec<Distance>> {
     ensure!(!photos.is_empty(), "there are no photos to measure on");
     let side = grid * backbone.patch();
     let mut pairs = Vec::with_capacity(photos.len());
     for photo in photos {
         let large = square(photo, 2 * side)?;
         let small = resized(&large, [side; 2], Interpolation::Bilinear, None).map_err(anyhow::Error::msg)?;
-        pairs.push((to_tensor(&backbone.features(&small)?), small, large));
+        pairs.push((to_tensor(&backbone.features(&small)?).to_device(device), small, large));
     }
     let stacked: Vec<Tensor> =
         pairs.iter().map(|(features, ..)| features.mean_dim([2i64, 3].as_slice(), true, Kind::Float)).collect();
     let mean = Tensor::cat(&stacked, 0).mean_dim([0i64].as_slice(), true, Kind::Float);
     let mut sums = vec![(0.0, 0.0); methods.len()];
     for (features, small, large) in &pairs {
-        let target = to_tensor(&backbone.features(large)?);
-        let image = backbone.normalisation().of(small);
+        let target = to_tensor(&backbone.features(large)?).to_device(device);
+        let image = backbone.normalisation().of(small).to_device(device);
         tch::no_grad(|| {
             for (method, (distance, centred)) in methods.iter().zip(&mut sums) {
                 let doubled = method.double(&image, features);

@@ -13,6 +13,7 @@ use tch::Device;
 use crate::{
     backbone::Backbone,
     checkpoint,
+    commands::run::DeviceArg,
     data::photos,
     eval::{
         Method,
@@ -57,16 +58,19 @@ struct SubjectArgs {
     /// Write the numbers as JSON.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
+    /// Where backbone and heads run.
+    #[arg(long, value_enum, default_value = "cpu")]
+    device: DeviceArg,
 }
 
 impl SubjectArgs {
-    fn open(&self) -> anyhow::Result<Backbone> {
+    fn open(&self, device: Device) -> anyhow::Result<Backbone> {
         let tap = |default: Tap| Tap { facet: self.facet.unwrap_or(default.facet), layer: self.layer.unwrap_or(default.layer) };
-        Backbone::open(&self.model, tap, Device::Cpu)
+        Backbone::open(&self.model, tap, device)
     }
 
-    fn heads(&self, backbone: &Backbone) -> anyhow::Result<Vec<Method>> {
-        self.head.iter().map(|file| load_head(file, backbone)).collect()
+    fn heads(&self, backbone: &Backbone, device: Device) -> anyhow::Result<Vec<Method>> {
+        self.head.iter().map(|file| load_head(file, backbone, device)).collect()
     }
 
     fn report(&self, numbers: &impl Serialize) -> anyhow::Result<()> {
@@ -132,7 +136,8 @@ pub fn run(args: EvalArgs) -> anyhow::Result<()> {
 }
 
 fn camvid(args: &CamvidArgs) -> anyhow::Result<()> {
-    let mut backbone = args.subject.open()?;
+    let device = args.subject.device.find()?;
+    let mut backbone = args.subject.open(device)?;
     let size = (args.rows * backbone.patch(), args.cols * backbone.patch());
     println!(
         "{} of {}, frames of {} x {} px, {} epochs",
@@ -142,9 +147,9 @@ fn camvid(args: &CamvidArgs) -> anyhow::Result<()> {
         size.1,
         args.epochs
     );
-    let train = probe::load(&mut backbone, &args.data, "train", size)?;
-    let validation = probe::load(&mut backbone, &args.data, "val", size)?;
-    let heads = args.subject.heads(&backbone)?;
+    let train = probe::load(&mut backbone, &args.data, "train", size, device)?;
+    let validation = probe::load(&mut backbone, &args.data, "val", size, device)?;
+    let heads = args.subject.heads(&backbone, device)?;
     let rows = heads.iter().flat_map(|head| args.passes.iter().map(move |passes| Some((head, *passes))));
     let mut scores: Vec<ProbeScore> = Vec::new();
     for method in [None, Some((&Method::Bilinear, 1))].into_iter().chain(rows) {
@@ -160,11 +165,12 @@ fn camvid(args: &CamvidArgs) -> anyhow::Result<()> {
 }
 
 fn upsampling(args: &UpsamplingArgs) -> anyhow::Result<()> {
-    let mut backbone = args.subject.open()?;
+    let device = args.subject.device.find()?;
+    let mut backbone = args.subject.open(device)?;
     let mut photos = photos::find(&args.images, args.validation).context("reading the photos")?.validation;
     photos.truncate(args.limit);
     let mut methods = vec![Method::Nearest, Method::Bicubic, Method::Bilinear];
-    methods.extend(args.subject.heads(&backbone)?);
+    methods.extend(args.subject.heads(&backbone, device)?);
     println!(
         "{} of {}, {} photos; 1 - cos to the features of twice the size, and with the mean subtracted",
         backbone.tap(),
@@ -174,7 +180,7 @@ fn upsampling(args: &UpsamplingArgs) -> anyhow::Result<()> {
     let mut rows = Vec::new();
     for &grid in &args.grids {
         ensure!(grid > 0, "a grid has at least one cell");
-        let measured = measure(&mut backbone, &photos, &methods, grid)?;
+        let measured = measure(&mut backbone, &photos, &methods, grid, device)?;
         print(&measured);
         rows.extend(measured);
     }
@@ -197,8 +203,8 @@ fn print(rows: &[Distance]) {
     }
 }
 
-fn load_head(file: &Path, backbone: &Backbone) -> anyhow::Result<Method> {
-    let (head, shape) = head::open(file, backbone.channels(), backbone.patch())?;
+fn load_head(file: &Path, backbone: &Backbone, device: Device) -> anyhow::Result<Method> {
+    let (head, shape) = head::open_on(file, backbone.channels(), backbone.patch(), device)?;
     let folder = file.parent().and_then(Path::file_name).unwrap_or_default().to_string_lossy().into_owned();
     Ok(Method::Head(format!("{} ({folder})", shape.form.name()), Box::new(head)))
 }

@@ -57,6 +57,8 @@ test: setup-train ## Check everything: lint, unit and integration tests, the rea
 	@tests/python/readme_client.sh
 	@echo "test: the image's file system"
 	@deploy/container/check.sh
+	@echo "test: the manifests for Kubernetes"
+	@deploy/k8s/check.sh
 	@echo "test: the server does not link the training framework"
 	@if $(CARGO) tree --locked -p densevit -i tch >/dev/null 2>&1; then echo "test: densevit depends on tch" >&2; exit 1; fi
 	@echo "test: all passed"

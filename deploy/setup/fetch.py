@@ -134,6 +134,7 @@ def fill_cpu(wheels: list, folder: Path) -> None:
 
 def fill_cuda(wheels: list, folder: Path) -> None:
     unpack_libraries(wheels, folder, "onnxruntime-cuda")
+    (folder / "onnxruntime-cuda/libonnxruntime.so").symlink_to("libonnxruntime.so.1.31.1")
 
 
 def fill_train(wheels: list, folder: Path) -> None:

@@ -9,6 +9,7 @@ a value of the wrong type, and both must be refused.
 
 import copy
 import json
+import os
 import re
 import subprocess
 import sys
@@ -139,12 +140,14 @@ def check_selectors(documents: list) -> None:
         expect(scaled["spec"]["scaleTargetRef"]["name"] in names, "the ScaledObject scales no Deployment, or one that fixes its replicas")
 
 
-def shutdown_of(densevit: str, text: str) -> tuple:
-    """Delay and budget of a configuration, as the program itself reads it; also that it reads it."""
+def shutdown_of(densevit: str, text: str, container: dict) -> tuple:
+    """Delay and budget of a configuration and a container's environment, as the program itself reads them; also that it reads them."""
+    environment = {**os.environ, **{variable["name"]: variable["value"] for variable in container.get("env", [])}}
     with tempfile.NamedTemporaryFile("w", suffix=".toml") as file:
         file.write(text)
         file.flush()
-        outcome = subprocess.run([densevit, "serve", "--print-config", "--config", file.name], capture_output=True, text=True, check=False)
+        command = [densevit, "serve", "--print-config", "--config", file.name]
+        outcome = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     expect(outcome.returncode == 0, f"densevit refuses the configuration: {outcome.stderr.strip()}")
     value = lambda key: float(re.search(rf"^{key} = (\S+)$", outcome.stdout, re.M)[1])
     return value("delay_s"), value("budget_s")
@@ -155,16 +158,15 @@ def check_shutdown(documents: list, densevit: str) -> None:
     for deployment in of_kind(documents, "Deployment"):
         pod = pod_of(deployment)
         name = next(volume["configMap"]["name"] for volume in pod["volumes"] if "configMap" in volume)
-        delay_s, budget_s = shutdown_of(densevit, configurations[name])
+        delay_s, budget_s = shutdown_of(densevit, configurations[name], pod["containers"][0])
         asleep_s = pod["containers"][0]["lifecycle"]["preStop"]["sleep"]["seconds"]
         needed_s = asleep_s + delay_s + budget_s + RESERVE_S
         expect(pod["terminationGracePeriodSeconds"] >= needed_s, f"pods are killed before the {needed_s} s that they may take to end")
         expect(delay_s > 0, "a pod that ends refuses calls before anybody can know")
     for service in of_kind(documents, "InferenceService"):
         runtime = of_kind(documents, "ClusterServingRuntime")[0]["spec"]["containers"][0]
-        environment = {variable["name"]: variable["value"] for variable in runtime["env"]}
-        _, budget_s = shutdown_of(densevit, "")
-        needed_s = float(environment["DENSEVIT__SHUTDOWN__DELAY_S"]) + budget_s + RESERVE_S
+        delay_s, budget_s = shutdown_of(densevit, "", runtime)
+        needed_s = delay_s + budget_s + RESERVE_S
         expect(service["spec"]["predictor"]["terminationGracePeriodSeconds"] >= needed_s, f"pods are killed before {needed_s} s")
         expect(runtime["name"] == "kserve-container", "KServe looks for a container of this name")
 

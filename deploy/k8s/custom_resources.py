@@ -41,7 +41,8 @@ def scaled_object() -> dict:
     prometheus = closed(
         "serverAddress query threshold",
         serverAddress=TEXT, query=TEXT, threshold={"type": "string", "pattern": r"^[0-9]+(\.[0-9]+)?$"}, namespace=TEXT,
-        activationThreshold=TEXT, ignoreNullValues=one_of("true", "false"), unsafeSsl=one_of("true", "false"), customHeaders=TEXT, queryParameters=TEXT, timeout=TEXT, authModes=TEXT,
+        activationThreshold=TEXT, ignoreNullValues=one_of("true", "false"), unsafeSsl=one_of("true", "false"), customHeaders=TEXT,
+        queryParameters=TEXT, timeout=TEXT, authModes=TEXT,
     )
     trigger = closed(
         "type metadata",
@@ -66,7 +67,7 @@ def grpc_route() -> dict:
     method = closed(type=one_of("Exact", "RegularExpression"), service=TEXT, method=TEXT)
     header = closed("name value", type=one_of("Exact", "RegularExpression"), name=TEXT, value=TEXT)
     backend = closed("name port", group=TEXT, kind=TEXT, name=TEXT, namespace=TEXT, port=PORT, weight=COUNT)
-    rule = closed("backendRefs", name=TEXT, matches=many(closed(method=method, headers=many(header))), backendRefs=many(backend))
+    rule = closed("backendRefs", matches=many(closed(method=method, headers=many(header))), backendRefs=many(backend))
     parent = closed("name", group=TEXT, kind=TEXT, namespace=TEXT, name=TEXT, sectionName=TEXT, port=PORT)
     spec = closed("parentRefs rules", parentRefs=many(parent), hostnames=many(TEXT), rules=many(rule))
     return resource("gateway.networking.k8s.io/v1", "GRPCRoute", spec)
@@ -79,7 +80,8 @@ def serving_runtime() -> dict:
         annotations=TEXTS, labels=TEXTS, supportedModelFormats=many(model_format), multiModel=FLAG, disabled=FLAG,
         protocolVersions=many(one_of("v1", "v2", "grpc-v1", "grpc-v2")), containers=many(kubernetes("api.core.v1.Container")),
         nodeSelector=TEXTS, tolerations=many(kubernetes("api.core.v1.Toleration")), affinity=kubernetes("api.core.v1.Affinity"),
-        volumes=many(kubernetes("api.core.v1.Volume")), imagePullSecrets=many(kubernetes("api.core.v1.LocalObjectReference")), hostIPC=FLAG, schedulerName=TEXT,
+        volumes=many(kubernetes("api.core.v1.Volume")), imagePullSecrets=many(kubernetes("api.core.v1.LocalObjectReference")),
+        hostIPC=FLAG, schedulerName=TEXT,
     )
     return resource("serving.kserve.io/v1alpha1", "ClusterServingRuntime", spec)
 
@@ -98,7 +100,8 @@ def inference_service(definitions: dict) -> dict:
         "timeout": COUNT, "canaryTrafficPercent": COUNT, "annotations": TEXTS, "labels": TEXTS,
         "deploymentStrategy": kubernetes("api.apps.v1.DeploymentStrategy"), "model": closed("modelFormat", **{**fields_of("Container"), **own_model}),
     }
-    return resource("serving.kserve.io/v1beta1", "InferenceService", closed("predictor", predictor=closed(**{**fields_of("PodSpec"), **own_predictor})))
+    predictor = closed(**{**fields_of("PodSpec"), **own_predictor})
+    return resource("serving.kserve.io/v1beta1", "InferenceService", closed("predictor", predictor=predictor))
 
 
 def schemas(definitions: dict) -> dict:

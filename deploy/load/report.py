@@ -49,7 +49,8 @@ def row(name: str, calls: list, seconds: float) -> str:
     good = sorted(call["latency"] / 1e6 for call in calls if call["status"] == "OK")
     bad = [call for call in calls if call["status"] != "OK"]
     quick = sorted(call["latency"] / 1e6 for call in bad)
-    text = f"{name:12} {len(calls):5} calls {len(good) / seconds:6.2f} answered/s   p50 {percentile(good, 0.5):7.1f}  p95 {percentile(good, 0.95):7.1f}  p99 {percentile(good, 0.99):7.1f} ms"
+    p50, p95, p99 = (percentile(good, share) for share in (0.5, 0.95, 0.99))
+    text = f"{name:12} {len(calls):5} calls {len(good) / seconds:6.2f} answered/s   p50 {p50:7.1f}  p95 {p95:7.1f}  p99 {p99:7.1f} ms"
     for status, n in sorted(Counter(call["status"] for call in bad).items()):
         times = sorted(call["latency"] / 1e6 for call in bad if call["status"] == status)
         text += f"   {n} {status} (p50 {percentile(times, 0.5):.1f}, p99 {percentile(times, 0.99):.1f} ms)"
@@ -77,7 +78,8 @@ def report(profile: str, path: str, rss_before_kb: float, cpu_before_ms: float, 
                 print(row(f"  {options['load-start'] + idx * options['load-step']}/s", some, width))
     if rss_before_kb:
         n_good = sum(call["status"] == "OK" for call in calls) or 1
-        print(f"{'':12} {(cpu_after_ms - cpu_before_ms) / n_good:.0f} ms of the server's processor time an answer; memory {rss_before_kb / 1024:.0f} -> {rss_after_kb / 1024:.0f} MiB")
+        cpu_ms = (cpu_after_ms - cpu_before_ms) / n_good
+        print(f"{'':12} {cpu_ms:.0f} ms of the server's processor time an answer; memory {rss_before_kb / 1024:.0f} -> {rss_after_kb / 1024:.0f} MiB")
     if profile in ALL_OK and any(call["status"] != "OK" for call in calls):
         sys.exit(f"load: {profile}: not every request succeeded: {result['statusCodeDistribution']} {result.get('errorDistribution')}")
 

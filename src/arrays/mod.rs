@@ -52,7 +52,8 @@ pub enum ArrayError {
     Shape,
 }
 
-/// Writes `parts` to a temporary file beside `path` and renames it.
+/// Writes `parts` to a temporary file beside `path` and renames it. The bytes are on the disk before the name is: a file that is there after
+/// the machine failed is whole too.
 pub(crate) fn write_atomically(path: &Path, parts: &[&[u8]]) -> io::Result<()> {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let mut file = tempfile::Builder::new().prefix(".densevit-").permissions(permissions()).tempfile_in(folder)?;
@@ -60,6 +61,7 @@ pub(crate) fn write_atomically(path: &Path, parts: &[&[u8]]) -> io::Result<()> {
         file.write_all(part)?;
     }
     file.flush()?;
+    file.as_file().sync_data()?;
     file.persist(path).map_err(|error| error.error)?;
     Ok(())
 }

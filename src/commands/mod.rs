@@ -7,10 +7,12 @@ mod head;
 mod health;
 mod import;
 mod inputs;
+mod journal;
 mod labels;
 mod models;
 mod segment;
 mod serve;
+mod shard;
 mod target;
 mod view;
 
@@ -18,7 +20,10 @@ use std::path::PathBuf;
 
 use clap::{CommandFactory as _, Parser, Subcommand};
 
-use crate::runtime::Library;
+use crate::{commands::folder::AllRefused, runtime::Library};
+
+/// Exit status of a failure that would come again; of others it is 1, of wrong flags 2.
+const LASTING_FAILURE: u8 = 3;
 
 /// Dense Vision-Transformer features as a gRPC service.
 #[derive(Debug, Parser)]
@@ -76,6 +81,12 @@ pub fn run() -> anyhow::Result<()> {
         Some(Command::Health(args)) => health::run(&args),
         None => Ok(Cli::command().print_help()?),
     }
+}
+
+/// Exit status of a command that failed: 3 when repeating it would bring the same (images that the server refuses), else 1.
+#[must_use]
+pub fn exit_status(error: &anyhow::Error) -> u8 {
+    if error.is::<AllRefused>() { LASTING_FAILURE } else { 1 }
 }
 
 /// The library that `ORT_DYLIB_PATH` names, if it is set.

@@ -2,7 +2,10 @@
 
 use anyhow::Context as _;
 use clap::Args;
-use tokio::sync::oneshot;
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    sync::oneshot,
+};
 
 use crate::{commands::serve::ServeArgs, grpc::client::Client, server::Server};
 
@@ -24,14 +27,14 @@ impl TargetArgs {
     /// Connects, runs `work`, and stops the command's own server if there is one.
     ///
     /// # Errors
-    /// When no connection can be made, and what `work` returns. Ctrl-C ends the work with an error.
+    /// When no connection can be made, and what `work` returns. Ctrl-C and SIGTERM end the work with an error.
     pub fn with_client<T>(&self, work: impl AsyncFnOnce(Client) -> anyhow::Result<T>) -> anyhow::Result<T> {
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("starting the async runtime")?;
         let outcome = runtime.block_on(async {
             tokio::select! {
                 outcome = self.connected(work) => outcome,
-                interrupted = tokio::signal::ctrl_c() => {
-                    interrupted.context("waiting for Ctrl-C")?;
+                interrupted = interrupted() => {
+                    interrupted.context("waiting for signals")?;
                     Err(anyhow::anyhow!("interrupted"))
                 }
             }
@@ -56,5 +59,14 @@ impl TargetArgs {
         let _server_gone = stop.send(());
         serving.await.context("stopping the command's own server")?;
         outcome
+    }
+}
+
+/// Resolves at the first SIGINT or SIGTERM. The first process of a container does not end by a signal that it does not wait for.
+async fn interrupted() -> std::io::Result<()> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    tokio::select! {
+        interrupted = tokio::signal::ctrl_c() => interrupted,
+        _ = terminate.recv() => Ok(()),
     }
 }

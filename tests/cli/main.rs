@@ -6,4 +6,5 @@ mod client_commands;
 mod import;
 mod segment;
 mod serve;
+mod shards;
 mod support;

@@ -13,6 +13,7 @@ use tempfile::TempDir;
 #[derive(Debug)]
 pub struct Outcome {
     pub is_success: bool,
+    pub code: Option<i32>,
     pub stdout: String,
     pub stderr: String,
 }
@@ -20,7 +21,8 @@ pub struct Outcome {
 impl From<Output> for Outcome {
     fn from(output: Output) -> Self {
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-        Self { is_success: output.status.success(), stdout: text(&output.stdout), stderr: text(&output.stderr) }
+        let status = output.status;
+        Self { is_success: status.success(), code: status.code(), stdout: text(&output.stdout), stderr: text(&output.stderr) }
     }
 }
 

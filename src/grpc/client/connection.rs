@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use thiserror::Error;
 use tonic::{
-    Status,
+    Code, Status,
     transport::{Channel, Endpoint},
 };
 use tonic_health::pb::{HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient};
@@ -44,6 +44,15 @@ pub enum ClientError {
     /// The answer is damaged.
     #[error("unusable answer")]
     Answer(#[source] AssembleError),
+}
+
+impl ClientError {
+    /// Whether the same call would fail again: the request, not the moment, was at fault.
+    #[must_use]
+    pub fn is_lasting(&self) -> bool {
+        let codes = [Code::InvalidArgument, Code::NotFound, Code::FailedPrecondition, Code::OutOfRange, Code::Unimplemented];
+        matches!(self, Self::Status(status) if codes.contains(&status.code()))
+    }
 }
 
 impl From<Status> for ClientError {

@@ -1,5 +1,6 @@
 //! The command line: one file a subcommand. The only modules that use `anyhow` and print to standard output.
 
+mod access;
 mod extract;
 mod features;
 mod folder;
@@ -9,6 +10,7 @@ mod import;
 mod inputs;
 mod journal;
 mod labels;
+mod load;
 mod models;
 mod segment;
 mod serve;
@@ -24,6 +26,8 @@ use crate::{commands::folder::AllRefused, runtime::Library};
 
 /// Exit status of a failure that would come again; of others it is 1, of wrong flags 2.
 const LASTING_FAILURE: u8 = 3;
+/// Exit status of a load whose objectives were missed.
+const OBJECTIVES_MISSED: u8 = 4;
 
 /// Dense Vision-Transformer features as a gRPC service.
 #[derive(Debug, Parser)]
@@ -52,6 +56,8 @@ enum Command {
     View(view::ViewArgs),
     /// List the models of a server, or of a folder.
     Models(models::ModelsArgs),
+    /// Send the load of a profile to a server, and say how it bore it.
+    Load(Box<load::LoadArgs>),
     /// Ask whether a server is ready; the exit status says it too.
     Health(health::HealthArgs),
 }
@@ -78,15 +84,21 @@ pub fn run() -> anyhow::Result<()> {
         Some(Command::Segment(args)) => segment::run(&args),
         Some(Command::View(args)) => view::run(&args),
         Some(Command::Models(args)) => models::run(&args),
+        Some(Command::Load(args)) => load::run(&args),
         Some(Command::Health(args)) => health::run(&args),
         None => Ok(Cli::command().print_help()?),
     }
 }
 
-/// Exit status of a command that failed: 3 when repeating it would bring the same (images that the server refuses), else 1.
+/// Exit status of a command that failed: 3 when repeating it would bring the same (images that the server refuses), 4 when a load missed
+/// its objectives, else 1.
 #[must_use]
 pub fn exit_status(error: &anyhow::Error) -> u8 {
-    if error.is::<AllRefused>() { LASTING_FAILURE } else { 1 }
+    match error {
+        error if error.is::<AllRefused>() => LASTING_FAILURE,
+        error if error.is::<load::ObjectivesMissed>() => OBJECTIVES_MISSED,
+        _ => 1,
+    }
 }
 
 /// The library that `ORT_DYLIB_PATH` names, if it is set.

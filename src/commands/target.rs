@@ -7,7 +7,11 @@ use tokio::{
     sync::oneshot,
 };
 
-use crate::{commands::serve::ServeArgs, grpc::client::Client, server::Server};
+use crate::{
+    commands::{access::AccessArgs, serve::ServeArgs},
+    grpc::client::Client,
+    server::Server,
+};
 
 /// Flags that choose the server.
 #[derive(Debug, Args)]
@@ -15,6 +19,8 @@ pub struct TargetArgs {
     /// Server to ask. Without it the command starts a server of its own for its duration.
     #[arg(short, long, value_name = "HOST:PORT")]
     server: Option<String>,
+    #[command(flatten)]
+    access: AccessArgs,
     /// Configuration of the command's own server; see `densevit serve --help`.
     #[arg(short, long, value_name = "FILE", conflicts_with = "server")]
     config: Option<std::path::PathBuf>,
@@ -46,7 +52,7 @@ impl TargetArgs {
 
     async fn connected<T>(&self, work: impl AsyncFnOnce(Client) -> anyhow::Result<T>) -> anyhow::Result<T> {
         if let Some(address) = &self.server {
-            return work(Client::connect(address).await?).await;
+            return work(Client::connect_with(address, &self.access.access()).await?).await;
         }
         let config = ServeArgs::for_one_command(self.config.clone(), self.models.clone()).resolve()?;
         let server = Server::start(config).await.context("starting a server for this command")?;

@@ -4,6 +4,7 @@
 
 mod client_commands;
 mod import;
+mod load;
 mod segment;
 mod serve;
 mod shards;

@@ -2,7 +2,13 @@
 
 use std::{fs, path::PathBuf, time::Duration};
 
-use densevit::{grpc::pb::v1 as pb, server::Server};
+use densevit::{
+    grpc::{
+        client::{Access, Client},
+        pb::v1 as pb,
+    },
+    server::Server,
+};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use tempfile::TempDir;
 use tokio::{
@@ -103,6 +109,10 @@ async fn a_port_with_a_certificate_speaks_http2_in_tls_and_takes_up_a_new_certif
     let shown = |stream: &TlsStream<TcpStream>| stream.get_ref().1.peer_certificates().unwrap()[0].to_vec();
     let before = shown(&first);
     assert!(speaks_http2(first).await);
+    let access = Access { ca: Some(authority.file("ca.pem")), ..Access::default() };
+    let address = format!("localhost:{}", server.address().port());
+    assert!(Client::connect_with(&address, &access).await.unwrap().is_serving("").await.unwrap());
+    assert!(Client::connect(&format!("https://{address}")).await.is_err(), "the system does not know the authority");
     // A key without its certificate makes no configuration: the old one stays in force.
     fs::write(authority.file("server.pem"), "nonsense").unwrap();
     sleep(Duration::from_millis(1500)).await;
@@ -183,7 +193,10 @@ async fn only_known_tokens_may_call_and_probes_need_none() {
     }
     client.list_models(with(ask(), "authorization", "Bearer abc")).await.unwrap();
     client.list_models(with(ask(), "x-api-key", "abc")).await.unwrap();
-    let health = densevit::grpc::client::Client::connect(&server.address().to_string()).await.unwrap();
+    let access = Access { token: Some("abc".into()), ..Access::default() };
+    let own = Client::connect_with(&server.address().to_string(), &access).await.unwrap();
+    assert_eq!(own.models().await.unwrap().len(), 2);
+    let health = Client::connect(&server.address().to_string()).await.unwrap();
     assert!(health.is_serving("").await.unwrap());
     // SHA-256 of the empty text: the token of before is known no more.
     let other = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";

@@ -5,12 +5,17 @@ use std::time::Duration;
 use thiserror::Error;
 use tonic::{
     Code, Status,
+    service::interceptor::InterceptedService,
     transport::{Channel, Endpoint},
 };
 use tonic_health::pb::{HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient};
 
 use crate::{
-    grpc::client::assemble::{AssembleError, Assembler, Features, SegmentAssembler, Segmentation},
+    grpc::client::{
+        access::{Access, AccessError, Bearer},
+        assemble::{AssembleError, Assembler, Features, SegmentAssembler, Segmentation},
+        generic::{Call, Method},
+    },
     grpc::pb::v1::{self as pb, dense_vision_client::DenseVisionClient},
 };
 
@@ -38,6 +43,9 @@ pub enum ClientError {
         #[source]
         source: tonic::transport::Error,
     },
+    /// Credentials cannot be used.
+    #[error("cannot use the credentials")]
+    Access(#[from] AccessError),
     /// The server refused or failed.
     #[error("{}: {}", .0.code(), .0.message())]
     Status(Box<Status>),
@@ -64,29 +72,48 @@ impl From<Status> for ClientError {
 /// A connection. Clones share it.
 #[derive(Clone, Debug)]
 pub struct Client {
-    vision: DenseVisionClient<Channel>,
+    channel: Channel,
+    bearer: Bearer,
+    vision: DenseVisionClient<Secured>,
     health: HealthClient<Channel>,
 }
 
+/// A connection on which calls show the token.
+pub(super) type Secured = InterceptedService<Channel, Bearer>;
+
 impl Client {
-    /// Connects to `HOST:PORT` (with or without `http://`).
+    /// Connects to `HOST:PORT`, with or without `http://`, or in TLS to `https://HOST:PORT`.
     ///
     /// # Errors
     /// When the address is malformed or nobody answers within five seconds.
     pub async fn connect(address: &str) -> Result<Self, ClientError> {
-        let url = if address.contains("://") { address.to_owned() } else { format!("http://{address}") };
-        let endpoint = Endpoint::from_shared(url)
+        Self::connect_with(address, &Access::default()).await
+    }
+
+    /// The same with credentials; with an authority or a certificate among them always in TLS.
+    ///
+    /// # Errors
+    /// Also when the credentials cannot be used.
+    pub async fn connect_with(address: &str, access: &Access) -> Result<Self, ClientError> {
+        let scheme = if access.needs_tls() { "https" } else { "http" };
+        let url = if address.contains("://") { address.to_owned() } else { format!("{scheme}://{address}") };
+        let is_tls = url.starts_with("https://");
+        let mut endpoint = Endpoint::from_shared(url)
             .map_err(|_error| ClientError::Address { address: address.to_owned() })?
             .connect_timeout(Duration::from_secs(5))
             .initial_stream_window_size(STREAM_WINDOW_BYTES)
             .initial_connection_window_size(CONNECTION_WINDOW_BYTES);
-        let connecting = endpoint.connect().await;
-        let channel = connecting.map_err(|source| ClientError::Connect { address: address.to_owned(), source })?;
+        let failed = |source| ClientError::Connect { address: address.to_owned(), source };
+        if is_tls {
+            endpoint = endpoint.tls_config(access.tls()?).map_err(failed)?;
+        }
+        let channel = endpoint.connect().await.map_err(failed)?;
+        let bearer = access.bearer()?;
         let health = HealthClient::new(channel.clone());
-        let vision = DenseVisionClient::new(channel)
+        let vision = DenseVisionClient::with_interceptor(channel.clone(), bearer.clone())
             .max_decoding_message_size(MAX_MESSAGE_BYTES)
             .max_encoding_message_size(MAX_MESSAGE_BYTES);
-        Ok(Self { vision, health })
+        Ok(Self { channel, bearer, vision, health })
     }
 
     /// Extracts features of one image, in bands, and puts them together.
@@ -123,6 +150,12 @@ impl Client {
             assembler.push(chunk).map_err(ClientError::Answer)?;
         }
         assembler.finish().map_err(ClientError::Answer)
+    }
+
+    /// A method on this connection, whose messages are bytes.
+    #[must_use]
+    pub fn call(&self, method: &Method) -> Call {
+        Call::new(InterceptedService::new(self.channel.clone(), self.bearer.clone()), method)
     }
 
     /// Whether a service of the server is ready: `""` for all of it, `models/NAME` for a model.

@@ -2,8 +2,12 @@
 //!
 //! In: request messages. Out: whole feature tensors and segmentations, reassembled from bands and checked. Called by `commands`.
 
+mod access;
 mod assemble;
 mod connection;
+mod generic;
 
+pub use access::{Access, AccessError};
 pub use assemble::{AssembleError, Features, Segmentation};
 pub use connection::{Client, ClientError};
+pub use generic::{Call, Ended, GenericError, Method};

@@ -63,8 +63,20 @@ impl Engine {
     /// # Errors
     /// See [`InferError`]; nothing of a failed request stays behind, and no other request is affected.
     pub async fn extract(&self, request: ExtractRequest, clock: Clock) -> Result<Extracted, InferError> {
+        let model = self.model(&request.input.model)?;
+        let outcome = self.extract_with(&model, request, clock).await;
+        model.statistics().request(1, clock.arrived.elapsed(), outcome.as_ref().ok().map(|done| &done.timing));
+        outcome
+    }
+
+    /// Extracts dense features of one image with a model that was found.
+    pub(super) async fn extract_with(
+        &self,
+        model: &Arc<LoadedModel>,
+        request: ExtractRequest,
+        clock: Clock,
+    ) -> Result<Extracted, InferError> {
         let ExtractRequest { input, features } = request;
-        let model = self.model(&input.model)?;
         let manifest = model.manifest();
         let part = FeaturePart::new(features, manifest, self.limits())?;
         let recipe = recipe(&input, manifest, manifest.preprocess.resize, self.limits());
@@ -77,9 +89,9 @@ impl Engine {
         let Input { image, geometry, decode, resize } = self.prepare_input(&input, &recipe, clock).await?;
         let selected = part.select(&geometry, manifest)?;
         let key = RunKey { height: image.height(), width: image.width(), features: Some(part.key()), segment: false };
-        let Completed { output, queue_time: queue, batch_size, .. } = run(&model, key, image, clock).await?;
+        let Completed { output, queue_time: queue, batch_size, .. } = run(model, key, image, clock).await?;
         let RunOutput { backbone, lift, segment, features, .. } = output;
-        let mut extracted = self.encode_features(&model, (part, selected), features, geometry, clock).await?;
+        let mut extracted = self.encode_features(model, (part, selected), features, geometry, clock).await?;
         let postprocess = extracted.timing.postprocess;
         let total = clock.arrived.elapsed();
         extracted.timing = Timing { decode, resize, queue, backbone, lift, segment, postprocess, total, batch_size };

@@ -35,6 +35,8 @@ pub struct Limits {
     pub max_in_flight_bytes: u64,
     /// Requests in flight on one bidirectional call. Default 16.
     pub max_in_flight_per_stream: usize,
+    /// Images of one request of the Open Inference Protocol. Default 16.
+    pub max_images_per_request: usize,
     /// Sizes of masks.
     pub masks: MaskLimits,
 }
@@ -50,6 +52,7 @@ impl Default for Limits {
             max_in_flight: 256,
             max_in_flight_bytes: 2 << 30,
             max_in_flight_per_stream: 16,
+            max_images_per_request: 16,
             masks: MaskLimits::default(),
         }
     }

@@ -1,6 +1,11 @@
 //! A model that is loaded and warm: its manifest, and the batcher in front of its executors.
 
-use std::{fmt::Debug, path::Path, sync::Arc, time::Duration};
+use std::{
+    fmt::Debug,
+    path::Path,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use thiserror::Error;
 use tokio::task::{JoinError, spawn_blocking};
@@ -8,7 +13,7 @@ use tracing::info;
 
 use crate::{
     batch::{BatchConfig, BatchError, Batcher, Observer, RunError, Runner, StartError},
-    engine::graph_tools::GRAPH_TOOLS,
+    engine::{Statistics, graph_tools::GRAPH_TOOLS},
     manifest::{Manifest, ModelEntry, RepositoryError, ResizePolicy},
     runtime::{FeatureKey, Library, ModelRunner, RunKey, RunOutput, RuntimeConfig, RuntimeError, RuntimeModel},
     telemetry::record,
@@ -47,7 +52,10 @@ pub struct LoadOptions {
 
 /// Runs a model's sessions for the batcher.
 #[derive(Debug)]
-pub struct Executor(ModelRunner);
+pub struct Executor {
+    runner: ModelRunner,
+    statistics: Arc<Statistics>,
+}
 
 impl Runner for Executor {
     type Key = RunKey;
@@ -55,7 +63,12 @@ impl Runner for Executor {
     type Output = RunOutput;
 
     fn run(&mut self, key: &RunKey, inputs: &[RgbImage]) -> Result<Vec<RunOutput>, RunError> {
-        self.0.run(key, inputs).map_err(RunError::new)
+        let began = Instant::now();
+        let outputs = self.runner.run(key, inputs).map_err(RunError::new)?;
+        // Times of a run are those of the whole batch, the same in every output.
+        let infer = outputs.first().map(|first| first.backbone + first.lift + first.segment).unwrap_or_default();
+        self.statistics.run(inputs.len(), began.elapsed(), infer);
+        Ok(outputs)
     }
 }
 
@@ -64,6 +77,9 @@ impl Runner for Executor {
 pub struct LoadedModel {
     entry: ModelEntry,
     provider: String,
+    n_executors: usize,
+    batch: BatchConfig,
+    statistics: Arc<Statistics>,
     batcher: Batcher<Executor>,
 }
 
@@ -80,12 +96,14 @@ impl LoadedModel {
         });
         let (entry, (runners, provider)) = opening.await.map_err(LoadError::Broken)??;
         let n_executors = runners.len();
-        let executors = runners.into_iter().map(Executor).collect();
+        let statistics = Arc::<Statistics>::default();
+        let executor = |runner| Executor { runner, statistics: Arc::clone(&statistics) };
+        let executors = runners.into_iter().map(executor).collect();
         let batcher =
             Batcher::start(options.batch, executors, Arc::new(Recorder { model: name.clone() })).map_err(LoadError::Start)?;
         let version = entry.manifest.version;
         info!(model.name = %name, model.version = version, n_executors, %provider, "model {name}/{version} is ready");
-        Ok(Self { entry, provider, batcher })
+        Ok(Self { entry, provider, n_executors, batch: options.batch, statistics, batcher })
     }
 
     /// What the model is.
@@ -104,6 +122,24 @@ impl LoadedModel {
     #[must_use]
     pub fn provider(&self) -> &str {
         &self.provider
+    }
+
+    /// Executors that run beside each other.
+    #[must_use]
+    pub fn n_executors(&self) -> usize {
+        self.n_executors
+    }
+
+    /// How its batches are formed.
+    #[must_use]
+    pub fn batch_config(&self) -> &BatchConfig {
+        &self.batch
+    }
+
+    /// What it has done since it was loaded.
+    #[must_use]
+    pub fn statistics(&self) -> &Statistics {
+        &self.statistics
     }
 
     pub(super) fn batcher(&self) -> &Batcher<Executor> {

@@ -61,7 +61,7 @@ pub fn header(extracted: &Extracted) -> pb::FeatureHeader {
 }
 
 /// Centres of the returned cells in pixels of the original image.
-fn affine(extracted: &Extracted) -> pb::Affine {
+pub(super) fn affine(extracted: &Extracted) -> pb::Affine {
     let centre = |row: usize, col: usize| extracted.geometry.cell_centre(row, col, extracted.stride);
     let (row, col) = (extracted.extent.row, extracted.extent.col);
     let [x0, y0] = centre(row, col);

@@ -8,9 +8,11 @@ pub mod pb;
 
 mod answer;
 mod chunks;
+mod converse;
 mod convert;
 mod edge;
 mod exchange;
+mod kserve;
 mod listener;
 mod observe;
 mod segment_answer;
@@ -23,7 +25,7 @@ mod stream;
 use std::sync::Arc;
 
 use axum::{Router, middleware};
-use tonic::service::Routes;
+use tonic::{codec::CompressionEncoding, service::Routes};
 use tonic_health::{ServingStatus, server::HealthReporter};
 use tonic_reflection::server::Builder as Reflection;
 
@@ -35,11 +37,19 @@ use thiserror::Error;
 
 use crate::{
     engine::Engine,
-    grpc::pb::{FILE_DESCRIPTOR_SET, v1::dense_vision_server::DenseVisionServer},
+    grpc::{
+        kserve::KserveService,
+        pb::{
+            FILE_DESCRIPTOR_SET, inference::grpc_inference_service_server::GrpcInferenceServiceServer,
+            v1::dense_vision_server::DenseVisionServer,
+        },
+    },
 };
 
 /// Name of the service, as in health checks.
 pub const SERVICE_NAME: &str = "densevit.v1.DenseVision";
+/// Name of the service of the Open Inference Protocol.
+pub const KSERVE_SERVICE_NAME: &str = "inference.GRPCInferenceService";
 
 /// Health as the `grpc.health.v1` service tells it: the server as a whole (""), the service, and each model as `models/NAME`.
 #[derive(Clone)]
@@ -59,7 +69,16 @@ impl Health {
             self.0.set_service_status(format!("models/{model}"), status).await;
         }
         self.0.set_service_status(SERVICE_NAME, status).await;
+        self.0.set_service_status(KSERVE_SERVICE_NAME, status).await;
         self.0.set_service_status("", status).await;
+    }
+}
+
+impl Health {
+    /// Tells whether one model answers requests.
+    async fn set_model(&self, model: &str, is_serving: bool) {
+        let status = if is_serving { ServingStatus::Serving } else { ServingStatus::NotServing };
+        self.0.set_service_status(format!("models/{model}"), status).await;
     }
 }
 
@@ -71,12 +90,18 @@ pub enum GrpcError {
     Reflection(#[from] tonic_reflection::server::Error),
 }
 
-/// All services of the port: DenseVision, health, reflection (v1 and v1alpha).
+/// All services of the port: DenseVision, the Open Inference Protocol, health, reflection (v1 and v1alpha).
 ///
 /// # Errors
 /// When the descriptor set of the build cannot be decoded.
 pub fn router(engine: Arc<Engine>, config: &GrpcConfig) -> Result<(Router, Health), GrpcError> {
     let (reporter, health_service) = tonic_health::server::health_reporter();
+    let kserve = KserveService::new(Arc::clone(&engine), Health(reporter.clone()));
+    let kserve = GrpcInferenceServiceServer::new(kserve)
+        .accept_compressed(CompressionEncoding::Gzip)
+        .accept_compressed(CompressionEncoding::Deflate)
+        .max_decoding_message_size(config.max_message_bytes)
+        .max_encoding_message_size(usize::MAX);
     let service = DenseVisionService::new(engine, config.max_message_bytes);
     let dense_vision =
         DenseVisionServer::new(service).max_decoding_message_size(config.max_message_bytes).max_encoding_message_size(usize::MAX);
@@ -86,6 +111,7 @@ pub fn router(engine: Arc<Engine>, config: &GrpcConfig) -> Result<(Router, Healt
             .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
     };
     let routes = Routes::new(dense_vision)
+        .add_service(kserve)
         .add_service(health_service)
         .add_service(reflection().build_v1()?)
         .add_service(reflection().build_v1alpha()?);

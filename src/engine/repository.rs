@@ -108,12 +108,12 @@ impl Engine {
     /// All models of the repository, and all that are loaded, by name and version.
     ///
     /// # Errors
-    /// [`InferError::Unavailable`] while the server starts; [`InferError::Internal`] when the repository cannot be read.
-    pub async fn index(&self) -> Result<Vec<IndexEntry>, InferError> {
+    /// [`InferError::Unavailable`] while the server starts; [`InferError::Internal`] when the repository cannot be
+    /// read; [`InferError::DeadlineExceeded`].
+    pub async fn index(&self, clock: Clock) -> Result<Vec<IndexEntry>, InferError> {
         let repository = self.repository()?;
         let dir = repository.dir.clone();
-        let read =
-            spawn_blocking(move || entries(&dir)).await.map_err(|error| InferError::internal("reading the repository", error))?;
+        let read = self.cpu().run("while reading the repository", clock.deadline, move || entries(&dir)).await?;
         let models = self.models();
         let mut seen = BTreeSet::new();
         let mut index = Vec::new();

@@ -38,7 +38,7 @@ pub struct Counts {
     pub n_images: u64,
     /// Requests that were answered, from arrival to answer.
     pub success: Tally,
-    /// Requests that were refused or failed after their model was known.
+    /// Requests that failed on their way through the engine.
     pub fail: Tally,
     /// Answered requests: waiting for an executor.
     pub queue: Tally,

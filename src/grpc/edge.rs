@@ -1,4 +1,5 @@
-//! The outermost layer of every call: starts the clock, opens the span, and words the refusal of oversized messages.
+//! The outermost layer of every call: starts the clock, opens the span, words the refusal of oversized messages, and sends what answers
+//! carry behind their messages.
 
 use std::time::Duration;
 
@@ -7,7 +8,7 @@ use http::{HeaderMap, HeaderValue};
 use tokio::time::Instant;
 use tracing::{Instrument as _, Span, field, info_span};
 
-use crate::{engine::Clock, telemetry::record};
+use crate::{engine::Clock, grpc::tail, telemetry::record};
 
 /// Longest deadline that is honoured; a larger one counts as none.
 const MAX_TIMEOUT: Duration = Duration::from_secs(24 * 60 * 60);
@@ -24,7 +25,7 @@ pub async fn edge(mut request: Request, next: Next) -> Response {
     let _in_flight = record::call_began();
     let mut response = next.run(request).instrument(span).await;
     explain_message_limit(response.headers_mut());
-    response
+    tail::append(response)
 }
 
 fn span(request: &Request) -> Span {

@@ -21,6 +21,7 @@ mod segment_convert;
 mod service;
 mod status;
 mod stream;
+mod tail;
 
 use std::sync::Arc;
 

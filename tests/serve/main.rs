@@ -5,6 +5,7 @@
 mod bidirectional;
 mod chunked;
 mod errors;
+mod kserve;
 mod lifecycle;
 mod options;
 mod overload;

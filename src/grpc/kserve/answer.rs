@@ -5,7 +5,7 @@ use std::{collections::HashMap, sync::Arc};
 use bytes::Bytes;
 
 use crate::{
-    engine::{Clock, Engine, Extracted, InferError, LoadedModel, Segmented, Timing},
+    engine::{Extracted, InferError, LoadedModel, Segmented, Timing},
     grpc::{
         answer as of_features,
         kserve::{datatype::Datatype, outputs::Output},
@@ -17,6 +17,9 @@ use crate::{
     },
     postprocess::DType,
 };
+
+/// Contents that a message of at most 2 GiB, the limit of protobuf's readers, holds beside everything else.
+const MAX_CONTENT_BYTES: usize = (1 << 31) - (1 << 20);
 
 /// What images of one request gave, in their order: maps, masks, or both.
 #[derive(Debug)]
@@ -69,8 +72,8 @@ impl Tensors {
                 let parts = self.features.iter().map(|done| done.tensor.data.clone()).collect();
                 Ok(Tensor { datatype, dims: first.tensor.dims.clone(), parts })
             }
-            Output::ClsToken => self.tokens(vec![channels], |done| of_features::header(done).cls_token),
-            Output::RegisterTokens => self.tokens(vec![registers, channels], |done| of_features::header(done).register_tokens),
+            Output::ClsToken => Ok(self.tokens(vec![channels], of_features::cls_token)),
+            Output::RegisterTokens => Ok(self.tokens(vec![registers, channels], of_features::register_tokens)),
             Output::GridToImage => Ok(places(self.features.iter().map(of_features::affine))),
             Output::Labels => {
                 let first = self.masks.first().ok_or_else(nothing)?;
@@ -89,8 +92,8 @@ impl Tensors {
         }
     }
 
-    fn tokens(&self, dims: Vec<usize>, of: impl Fn(&Extracted) -> Bytes) -> Result<Tensor, InferError> {
-        Ok(Tensor { datatype: Datatype::Fp32, dims, parts: self.features.iter().map(of).collect() })
+    fn tokens(&self, dims: Vec<usize>, of: impl Fn(&Extracted) -> Bytes) -> Tensor {
+        Tensor { datatype: Datatype::Fp32, dims, parts: self.features.iter().map(of).collect() }
     }
 
     /// What the caller may want to know of the tensors.
@@ -108,17 +111,15 @@ impl Tensors {
     }
 }
 
-/// Puts an answer together: the asked outputs, in their order, one raw entry each.
+/// Puts an answer together: the asked outputs, in their order, and for each the contents that belong to it, one part an image.
 ///
 /// # Errors
-/// [`InferError::DeadlineExceeded`] while several images are put together.
-pub(super) async fn response(
-    engine: &Engine,
+/// [`InferError::InvalidArgument`] when no message can hold the answer.
+pub(super) fn response(
     id: String,
     outputs: &[Output],
-    tensors: Tensors,
-    clock: Clock,
-) -> Result<pb::ModelInferResponse, InferError> {
+    tensors: &Tensors,
+) -> Result<(pb::ModelInferResponse, Vec<Vec<Bytes>>), InferError> {
     let mut described = Vec::with_capacity(outputs.len());
     let mut raw = Vec::with_capacity(outputs.len());
     for output in outputs {
@@ -129,17 +130,23 @@ pub(super) async fn response(
             shape: std::iter::once(parts.len()).chain(dims).map(extent).collect(),
             ..InferOutputTensor::default()
         });
-        raw.push(engine.stack(parts, clock).await?);
+        raw.push(parts);
+    }
+    let n_bytes = raw.iter().flatten().map(Bytes::len).sum::<usize>();
+    if n_bytes > MAX_CONTENT_BYTES {
+        let message = format!("would have {n_bytes} bytes, the limit of a message is {MAX_CONTENT_BYTES}");
+        return Err(InferError::invalid("outputs", message));
     }
     let manifest = tensors.model.manifest();
-    Ok(pb::ModelInferResponse {
+    let response = pb::ModelInferResponse {
         model_name: manifest.name.clone(),
         model_version: manifest.version.to_string(),
         id,
         parameters: tensors.parameters(),
         outputs: described,
-        raw_output_contents: raw,
-    })
+        raw_output_contents: Vec::new(),
+    };
+    Ok((response, raw))
 }
 
 fn places(affines: impl Iterator<Item = Affine>) -> Tensor {

@@ -33,7 +33,7 @@ impl Exchange for Infer {
     }
 
     async fn answer(engine: Arc<Engine>, request: Self::Request, clock: Clock) -> Result<Self::Done, InferError> {
-        job::infer(&engine, request, clock).await
+        job::infer(&engine, request, clock).await?.whole(&engine, clock).await
     }
 
     fn observe(clock: Clock, outcome: &Result<Self::Done, InferError>) {

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
+
 use crate::{
     engine::{
         Clock, Engine, ExtractRequest, FeatureRequest, ImageSource, InferError, InputRequest, LoadedModel, MaskFormat,
@@ -25,8 +27,24 @@ const MAX_ID_BYTES: usize = 256;
 /// An answer, and where its time went.
 #[derive(Debug)]
 pub(in crate::grpc) struct Inferred {
+    /// Without contents.
     pub(in crate::grpc) response: pb::ModelInferResponse,
+    /// The contents of each output, one part an image.
+    pub(in crate::grpc) contents: Vec<Vec<Bytes>>,
     pub(in crate::grpc) timing: Timing,
+}
+
+impl Inferred {
+    /// Moves the contents into the response.
+    ///
+    /// # Errors
+    /// [`InferError::DeadlineExceeded`] while images are put together.
+    pub(super) async fn whole(mut self, engine: &Engine, clock: Clock) -> Result<Self, InferError> {
+        for parts in std::mem::take(&mut self.contents) {
+            self.response.raw_output_contents.push(engine.stack(parts, clock).await?);
+        }
+        Ok(self)
+    }
 }
 
 /// A request that fits its model.
@@ -54,8 +72,8 @@ pub(super) async fn infer(engine: &Engine, request: pb::ModelInferRequest, clock
         job.extract(engine).await?
     };
     let timing = tensors.timing;
-    let response = answer::response(engine, id, &job.outputs, tensors, job.clock).await?;
-    Ok(Inferred { response, timing })
+    let (response, contents) = answer::response(id, &job.outputs, &tensors)?;
+    Ok(Inferred { response, contents, timing })
 }
 
 impl Job {

@@ -9,16 +9,27 @@ use crate::{
     grpc::{
         Health,
         converse::{Answers, clock, converse},
-        kserve::{Infer, job, metadata, model_config::model_config, paths::translated_field, statistics::statistics},
+        kserve::{
+            Infer,
+            job::{self, Inferred},
+            metadata,
+            model_config::model_config,
+            paths::translated_field,
+            statistics::statistics,
+        },
         observe::observe,
         pb::inference::{self as pb, grpc_inference_service_server::GrpcInferenceService},
         status::status,
         stream::OnFailure,
+        tail::Tail,
     },
 };
 
 /// Header of callers who want the failure of one streamed request to end the call, with its status.
 const GRPC_ERROR_HEADER: &str = "triton_grpc_error";
+
+/// Number of `ModelInferResponse.raw_output_contents`.
+const RAW_OUTPUT_CONTENTS: u32 = 6;
 
 /// Adapter over the engine.
 #[derive(Clone, Debug)]
@@ -119,7 +130,12 @@ impl GrpcInferenceService for KserveService {
         let clock = clock(&request);
         let outcome = job::infer(&self.engine, request.into_inner(), clock).await;
         observe("ModelInfer", clock, outcome.as_ref().map(|done| &done.timing));
-        outcome.map(|done| Response::new(done.response)).map_err(|error| status(&error))
+        let Inferred { response, contents, .. } = outcome.map_err(|error| status(&error))?;
+        let mut tail = Tail::new(RAW_OUTPUT_CONTENTS);
+        contents.into_iter().for_each(|parts| tail.push(parts));
+        let mut response = Response::new(response);
+        response.extensions_mut().insert(tail);
+        Ok(response)
     }
 
     async fn model_stream_infer(
@@ -151,11 +167,12 @@ impl GrpcInferenceService for KserveService {
         request: Request<pb::RepositoryIndexRequest>,
     ) -> Result<Response<pb::RepositoryIndexResponse>, Status> {
         use pb::repository_index_response::ModelIndex;
+        let clock = clock(&request);
         let pb::RepositoryIndexRequest { repository_name, ready } = request.into_inner();
         if !repository_name.is_empty() {
             return Err(status(&InferError::invalid("repository_name", "must be empty: this server has one repository")));
         }
-        let index = self.engine.index().await.map_err(|error| status(&error))?;
+        let index = self.engine.index(clock).await.map_err(|error| status(&error))?;
         let listed = index.into_iter().filter(|entry| entry.is_ready || !ready);
         let models = listed.map(|entry| ModelIndex {
             name: entry.name,

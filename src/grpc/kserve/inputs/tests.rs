@@ -20,11 +20,14 @@ fn read(input: InferInputTensor, raw: Bytes) -> Result<Images, InferError> {
 }
 
 fn files(images: &Images) -> Vec<&[u8]> {
-    let file = |source| match source {
-        &ImageSource::Encoded(ref bytes) => bytes.as_ref(),
-        ImageSource::Raw { data, .. } => data.as_ref(),
-    };
     images.sources.iter().map(file).collect()
+}
+
+fn file(source: &ImageSource) -> &[u8] {
+    match source {
+        ImageSource::Encoded(bytes) => bytes,
+        ImageSource::Raw { data, .. } => data,
+    }
 }
 
 #[test]

@@ -116,6 +116,7 @@ impl ServeConfig {
             .try_parsing(true)
             .list_separator(",")
             .with_list_parse_key("models.load")
+            .with_list_parse_key("grpc.web.allow_origins")
             .with_list_parse_key("runtime.providers");
         Self::from_sources(file, environment, overrides)
             .map_err(|source| ConfigFailure::Invalid { file: file.map(Path::to_path_buf), source })

@@ -21,6 +21,11 @@ use tokio::{
 };
 use tracing::{debug, warn};
 
+use crate::grpc::WebConfig;
+
+/// How long the headers of an HTTP/1.1 request may take, and how long such a connection may idle.
+const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
+
 /// Transport settings of the gRPC port.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -45,6 +50,8 @@ pub struct GrpcConfig {
     pub keepalive_s: u64,
     /// Seconds after which an unanswered ping ends a connection. Default 10.
     pub keepalive_timeout_s: u64,
+    /// gRPC-Web, for browsers.
+    pub web: WebConfig,
 }
 
 impl Default for GrpcConfig {
@@ -60,6 +67,7 @@ impl Default for GrpcConfig {
             send_buffer_bytes: 1 << 20,
             keepalive_s: 30,
             keepalive_timeout_s: 10,
+            web: WebConfig::default(),
         }
     }
 }
@@ -93,26 +101,26 @@ impl Listener {
     /// and drops what is left. Returns the number of connections that had to be dropped.
     pub async fn serve(self, app: Router, mut draining: watch::Receiver<bool>, budget: Duration) -> usize {
         let slots = Arc::new(Semaphore::new(self.config.max_connections.max(1)));
-        let builder = http2(&self.config);
-        let mut connections = JoinSet::new();
+        let builder = connections(&self.config);
+        let mut open = JoinSet::new();
         loop {
             tokio::select! {
                 () = turned_true(&mut draining) => break,
-                Some(_ended) = connections.join_next(), if !connections.is_empty() => {}
+                Some(_ended) = open.join_next(), if !open.is_empty() => {}
                 accepted = self.accept(&slots) => {
                     if let Some((stream, slot)) = accepted {
-                        connections.spawn(connection(builder.clone(), stream, app.clone(), draining.clone(), slot));
+                        open.spawn(connection(builder.clone(), stream, app.clone(), draining.clone(), slot));
                     }
                 }
             }
         }
         drop(self.listener);
-        let all_ended = async { while connections.join_next().await.is_some() {} };
+        let all_ended = async { while open.join_next().await.is_some() {} };
         if timeout(budget, all_ended).await.is_ok() {
             return 0;
         }
-        let n_dropped = connections.len();
-        connections.shutdown().await;
+        let n_dropped = open.len();
+        open.shutdown().await;
         n_dropped
     }
 
@@ -139,8 +147,11 @@ async fn turned_true(draining: &mut watch::Receiver<bool>) {
     let _sender_gone = draining.wait_for(|draining| *draining).await;
 }
 
-fn http2(config: &GrpcConfig) -> auto::Builder<TokioExecutor> {
-    let mut builder = auto::Builder::new(TokioExecutor::new()).http2_only();
+/// HTTP/2, and HTTP/1.1 where browsers are answered: without TLS they speak nothing else.
+fn connections(config: &GrpcConfig) -> auto::Builder<TokioExecutor> {
+    let builder = auto::Builder::new(TokioExecutor::new());
+    let mut builder = if config.web.enabled { builder } else { builder.http2_only() };
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT);
     builder
         .http2()
         .timer(TokioTimer::new())

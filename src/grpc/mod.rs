@@ -22,6 +22,7 @@ mod service;
 mod status;
 mod stream;
 mod tail;
+mod web;
 
 use std::sync::Arc;
 
@@ -33,6 +34,7 @@ use tonic_reflection::server::Builder as Reflection;
 pub use chunks::MAX_BAND_BYTES;
 pub use listener::{GrpcConfig, Listener};
 pub use service::DenseVisionService;
+pub use web::WebConfig;
 
 use thiserror::Error;
 
@@ -89,12 +91,15 @@ pub enum GrpcError {
     /// The descriptor set of the build cannot be decoded.
     #[error("cannot set up reflection")]
     Reflection(#[from] tonic_reflection::server::Error),
+    /// An origin is none.
+    #[error("grpc.web.allow_origins names something that is no origin")]
+    Origin(#[source] http::header::InvalidHeaderValue),
 }
 
 /// All services of the port: DenseVision, the Open Inference Protocol, health, reflection (v1 and v1alpha).
 ///
 /// # Errors
-/// When the descriptor set of the build cannot be decoded.
+/// When the descriptor set of the build cannot be decoded, or `grpc.web` names no origin.
 pub fn router(engine: Arc<Engine>, config: &GrpcConfig) -> Result<(Router, Health), GrpcError> {
     let (reporter, health_service) = tonic_health::server::health_reporter();
     let kserve = KserveService::new(Arc::clone(&engine), Health(reporter.clone()));
@@ -117,5 +122,6 @@ pub fn router(engine: Arc<Engine>, config: &GrpcConfig) -> Result<(Router, Healt
         .add_service(reflection().build_v1()?)
         .add_service(reflection().build_v1alpha()?);
     let router = routes.into_axum_router().layer(middleware::from_fn(edge::edge));
+    let router = web::with_web(router, &config.web).map_err(GrpcError::Origin)?;
     Ok((router, Health(reporter)))
 }

@@ -12,3 +12,4 @@ mod overload;
 mod segment;
 mod support;
 mod unary;
+mod web;

@@ -141,7 +141,7 @@ impl ServeConfig {
             verify: self.models.verify,
             warm_up: self.models.warm_up.clone(),
             runtime: self.runtime.clone(),
-            batch: self.batch,
+            batch: self.batch.clone(),
         }
     }
 

@@ -1,6 +1,6 @@
 //! One image to features: decode, resize, batch, run, encode.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use tokio::time::Instant;
 
@@ -85,7 +85,7 @@ impl Engine {
         if clock.is_expired() {
             return Err(InferError::DeadlineExceeded { stage: "before decoding" });
         }
-        let _place = self.admit(n_bytes)?;
+        let _place = self.admit(model, clock, n_bytes)?;
         let Input { image, geometry, decode, resize } = self.prepare_input(&input, &recipe, clock).await?;
         let selected = part.select(&geometry, manifest)?;
         let key = RunKey { height: image.height(), width: image.width(), features: Some(part.key()), segment: false };
@@ -144,11 +144,13 @@ pub(super) async fn run(
     clock: Clock,
 ) -> Result<Completed<RunOutput>, InferError> {
     let n_bytes = input.data().len();
-    let job = Submit { key, input, n_bytes, deadline: clock.deadline, span: tracing::Span::current() };
+    let Clock { deadline, caller, .. } = clock;
+    let job = Submit { key, input, n_bytes, caller, deadline, span: tracing::Span::current() };
     model.batcher().submit(job).await.map_err(|error| match error {
-        BatchError::Full { .. } | BatchError::TooLarge { .. } => {
-            InferError::Overloaded { message: error.to_string(), retry_after: Duration::from_millis(250) }
+        BatchError::Full { retry_after, .. } | BatchError::TooLate { retry_after, .. } => {
+            InferError::Overloaded { message: error.to_string(), retry_after }
         }
+        BatchError::TooLarge { .. } => InferError::invalid("image", error.to_string()),
         BatchError::DeadlineExceeded => InferError::DeadlineExceeded { stage: "in the queue" },
         BatchError::Closed => InferError::Unavailable { message: "the server is shutting down".into() },
         BatchError::Failed(_) | BatchError::Lost => InferError::internal("running the model", error),

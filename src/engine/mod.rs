@@ -32,6 +32,7 @@ use std::{
     time::Duration,
 };
 
+pub use crate::batch::{Caller, Priority, Tenant};
 pub use cpu::CpuPool;
 pub use error::{ErrorCode, InferError};
 pub use graph_tools::GRAPH_TOOLS;
@@ -45,6 +46,9 @@ pub use request::{
 };
 pub use segment::{ClassArea, ClassMask, MaskData, MaskFormat, MaskRequest, MaskSize, SegmentRequest, Segmented, WindowRequest};
 pub use statistics::{Counts, RunTally, Statistics, Tally};
+
+/// When it is worth trying again at the earliest: what is in flight and not with a model decodes, encodes or is sent.
+const MIN_RETRY: Duration = Duration::from_millis(50);
 
 /// The loaded models and the bounds on their use. Shared by all connections.
 #[derive(Debug)]
@@ -70,13 +74,14 @@ impl Engine {
     /// An engine without models yet; requests that name none go to `default_model`.
     #[must_use]
     pub fn new(default_model: String, limits: Limits, n_cpu_threads: usize) -> Self {
+        let admission = Admission::new(&limits);
         Self {
             models: RwLock::default(),
             default_model,
             is_ready: AtomicBool::new(false),
             repository: OnceLock::new(),
             limits,
-            admission: Arc::default(),
+            admission,
             cpu: CpuPool::new(n_cpu_threads),
         }
     }
@@ -179,8 +184,10 @@ impl Engine {
         }
     }
 
-    fn admit(&self, n_bytes: u64) -> Result<Admitted, InferError> {
-        self.admission.admit(n_bytes, &self.limits)
+    /// Takes a place for a request that needs `n_bytes`; a refusal tells when the model will have done what it has.
+    fn admit(&self, model: &LoadedModel, clock: Clock, n_bytes: u64) -> Result<Admitted, InferError> {
+        let retry_after = model.batcher().drain_time().max(MIN_RETRY);
+        self.admission.admit(clock.caller.tenant, n_bytes, retry_after)
     }
 
     fn cpu(&self) -> &CpuPool {

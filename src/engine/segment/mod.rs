@@ -76,7 +76,7 @@ impl Engine {
         }
         let n_bytes =
             [of_masks, of_features.unwrap_or_default()].into_iter().fold(sizes.n_bytes(&input.image), u64::saturating_add);
-        let _place = self.admit(n_bytes)?;
+        let _place = self.admit(model, clock, n_bytes)?;
         let Input { image, geometry, decode, resize } = self.prepare_input(&input, &plan.recipe, clock).await?;
         let raster = MaskRaster::new(&asked, &geometry, manifest, &self.limits().masks)?;
         let selected = part.as_ref().map(|part| part.select(&geometry, manifest)).transpose()?;

@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use crate::{
     engine::{
-        Clock, Engine, ExtractRequest, FeatureRequest, ImageSource, InferError, InputRequest, LoadedModel, MaskFormat,
+        Caller, Clock, Engine, ExtractRequest, FeatureRequest, ImageSource, InferError, InputRequest, LoadedModel, MaskFormat,
         MaskRequest, ModelSelector, SegmentRequest, Timing,
     },
     grpc::{
@@ -83,7 +83,7 @@ impl Job {
         let outputs = outputs::requested(&outputs, model.manifest())?;
         let parameters = Parameters::parse(parameters)?;
         let images = Images::read(inputs, raw_input_contents, engine.limits().max_images_per_request)?;
-        let clock = earlier(clock, &parameters);
+        let clock = adjusted(clock, &parameters);
         Ok(Self { model, outputs, images, parameters, clock })
     }
 
@@ -142,9 +142,10 @@ impl Job {
     }
 }
 
-/// The deadline of the call, or the parameter `timeout`, whichever comes first.
-fn earlier(clock: Clock, parameters: &Parameters) -> Clock {
+/// The deadline of the call, or the parameter `timeout`, whichever comes first; the parameter `priority`, or what the call says.
+fn adjusted(clock: Clock, parameters: &Parameters) -> Clock {
     let of_parameter = parameters.timeout.and_then(|timeout| clock.arrived.checked_add(timeout));
     let deadline = [clock.deadline, of_parameter].into_iter().flatten().min();
-    Clock { deadline, ..clock }
+    let priority = parameters.priority.unwrap_or(clock.caller.priority);
+    Clock { deadline, caller: Caller { priority, ..clock.caller }, ..clock }
 }

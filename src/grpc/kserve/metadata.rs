@@ -12,7 +12,7 @@ use crate::{
 };
 
 /// Extensions of the protocol that this server has, by their official names.
-const EXTENSIONS: [&str; 4] = ["model_repository", "model_configuration", "parameters", "statistics"];
+const EXTENSIONS: [&str; 5] = ["model_repository", "model_configuration", "parameters", "schedule_policy", "statistics"];
 /// Files of a model, in Triton's words.
 pub(super) const PLATFORM: &str = "onnxruntime_onnx";
 

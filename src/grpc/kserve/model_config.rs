@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use crate::{
-    engine::{Engine, LoadedModel},
+    engine::{Engine, LoadedModel, Priority},
     grpc::{
         answer,
         kserve::{inputs, metadata::PLATFORM, outputs::Output},
@@ -15,6 +15,9 @@ use crate::{
     },
     manifest::Manifest,
 };
+
+/// The level of requests that name none, 1 being the first: [`Priority::Normal`].
+const DEFAULT_PRIORITY_LEVEL: u64 = 2;
 
 /// Describes a model.
 pub(super) fn model_config(engine: &Engine, model: &LoadedModel) -> ModelConfig {
@@ -64,6 +67,8 @@ fn dynamic_batching(model: &LoadedModel) -> ModelDynamicBatching {
     let config = model.batch_config();
     ModelDynamicBatching {
         max_queue_delay_microseconds: config.max_queue_delay_ms.saturating_mul(1000),
+        priority_levels: Priority::ALL.len() as u64,
+        default_priority_level: DEFAULT_PRIORITY_LEVEL,
         default_queue_policy: Some(ModelQueuePolicy {
             timeout_action: TimeoutAction::Reject as i32,
             allow_timeout_override: true,

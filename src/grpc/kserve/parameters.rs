@@ -3,7 +3,7 @@
 use std::{collections::HashMap, str::FromStr as _, time::Duration};
 
 use crate::{
-    engine::{FeatureRequest, InferError, MaskSize, Part},
+    engine::{FeatureRequest, InferError, MaskSize, Part, Priority},
     grpc::pb::inference::{InferParameter, infer_parameter::ParameterChoice},
     manifest::{Facet, Interpolation, ResizePolicy},
     postprocess::{DType, Layout},
@@ -24,6 +24,8 @@ pub(super) struct Parameters {
     pub(super) min_score: f32,
     /// How long the answer is worth something.
     pub(super) timeout: Option<Duration>,
+    /// How urgent it is, unless the call's metadata say.
+    pub(super) priority: Option<Priority>,
 }
 
 /// Parameters that have not been read yet.
@@ -43,9 +45,8 @@ impl Parameters {
             mask_size: mask_size(&mut unread)?,
             min_score: min_score(&mut unread)?,
             timeout: unread.count("timeout")?.filter(|micros| *micros > 0).map(Duration::from_micros),
+            priority: priority(&mut unread)?,
         };
-        // Read so that it is checked. The batcher has no levels, and the model's configuration says so.
-        unread.count("priority")?;
         unread.finish()?;
         Ok(parsed)
     }
@@ -181,6 +182,17 @@ fn min_score(unread: &mut Unread) -> Result<f32, InferError> {
     Ok(score as f32)
 }
 
+/// Triton's levels: 1 comes first, 0 is the default.
+fn priority(unread: &mut Unread) -> Result<Option<Priority>, InferError> {
+    let Some(level) = unread.count("priority")?.filter(|level| *level > 0) else { return Ok(None) };
+    let place = usize::try_from(level - 1).ok().and_then(|idx| Priority::ALL.get(idx));
+    let n_levels = Priority::ALL.len();
+    place
+        .copied()
+        .map(Some)
+        .ok_or_else(|| invalid("priority", format!("{level} is no level: 1, the most urgent, to {n_levels}, or 0")))
+}
+
 fn invalid(name: &str, message: impl Into<String>) -> InferError {
     InferError::invalid(format!("parameters.{name}"), message)
 }
@@ -215,6 +227,7 @@ mod tests {
         let parsed = parse(&[]).unwrap();
         assert_eq!((parsed.features.facet, parsed.features.layer, parsed.features.lift_passes), (None, None, None));
         assert_eq!((parsed.resize, parsed.timeout, parsed.features.dtype), (None, None, DType::F32));
+        assert_eq!(parsed.priority, None);
     }
 
     #[test]
@@ -236,13 +249,14 @@ mod tests {
         assert_eq!((parsed.features.facet, parsed.features.layer), (Some(Facet::Key), Some(3)));
         assert_eq!(parsed.resize, Some(ResizePolicy::Exact { height: 28, width: 42 }));
         assert_eq!((parsed.timeout, parsed.min_score), (Some(Duration::from_micros(1500)), 0.25));
+        assert_eq!(parsed.priority, Some(Priority::Interactive));
         assert!(parsed.features.l2_normalize && parsed.features.dtype == DType::F16);
     }
 
     #[test]
     fn each_bad_parameter_is_named() {
         use ParameterChoice::{BoolParam, DoubleParam, Int64Param};
-        let cases: [(&[(&str, ParameterChoice)], &str); 12] = [
+        let cases: [(&[(&str, ParameterChoice)], &str); 13] = [
             (&[("fasset", text("key"))], "parameters.fasset"),
             (&[("facet", text("keys"))], "parameters.facet"),
             (&[("facet", Int64Param(1))], "parameters.facet"),
@@ -254,6 +268,7 @@ mod tests {
             (&[("resize", text("native")), ("short_side", Int64Param(28))], "parameters.resize"),
             (&[("min_score", DoubleParam(f64::NAN))], "parameters.min_score"),
             (&[("timeout", BoolParam(true))], "parameters.timeout"),
+            (&[("priority", Int64Param(4))], "parameters.priority"),
             (&[("sequence_id", Int64Param(7))], "parameters.sequence_id"),
         ];
         for (parameters, field) in cases {

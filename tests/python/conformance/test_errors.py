@@ -37,11 +37,13 @@ class Errors(unittest.TestCase):
     def test_inputs_that_do_not_fit_are_named(self):
         small = np.zeros([1, 4, 4, 3], np.uint8)
         self.refused(INVALID, "inputs[0].name", '"pic"', inputs=tensor("pic", "BYTES", [1], b"\1\0\0\0x"))
-        self.refused(INVALID, "inputs[0].datatype", "FP32", "normalises", inputs=tensor("pixels", "FP32", [1, 4, 4, 3], b"\0" * 192))
+        floats = tensor("pixels", "FP32", [1, 4, 4, 3], b"\0" * 192)
+        self.refused(INVALID, "inputs[0].datatype", "FP32", "normalises", inputs=floats)
         self.refused(INVALID, "inputs[0].datatype", "pixels", inputs=tensor("image", "UINT8", [1, 4, 4, 3], b"\0" * 48))
         self.refused(INVALID, "inputs[0].shape", "[n, height, width, 3]", inputs=tensor("pixels", "UINT8", [4, 4, 3], b"\0" * 48))
         self.refused(INVALID, "inputs[0].shape[0]", "17", "1 to 16", inputs=files(*[b"x"] * 17))
-        self.refused(INVALID, "raw_input_contents[0]", "has 47 bytes", "needs 48", inputs=tensor("pixels", "UINT8", [1, 4, 4, 3], b"\0" * 47))
+        short = tensor("pixels", "UINT8", [1, 4, 4, 3], b"\0" * 47)
+        self.refused(INVALID, "raw_input_contents[0]", "has 47 bytes", "needs 48", inputs=short)
         self.refused(INVALID, "raw_input_contents[0]", "element 0", "9", inputs=tensor("image", "BYTES", [1], b"\x09\0\0\0x"))
         self.refused(INVALID, "inputs[1].name", inputs=pixels(small) + files(b"x"))
         self.refused(INVALID, "inputs", "required", inputs=[])
@@ -87,6 +89,7 @@ class Errors(unittest.TestCase):
         ]:
             self.refused(INVALID, field, word, parameters=parameters)
         self.refused(INVALID, "parameters.sequence_", "state", sequence_id=3)
+        self.refused(INVALID, "parameters.priority", "1, the most urgent, to 3", priority=4)
         self.refused(INVALID, "id", "300", "256", request_id="x" * 300)
 
     def test_models_that_are_not_there_are_not_found(self):
@@ -111,12 +114,17 @@ class Errors(unittest.TestCase):
 
     def test_deadlines_of_the_call_and_of_the_request_are_obeyed(self):
         inputs = files(png(picture(64, 64)))
+        # The run takes far longer than this; what cannot be done in time may also be refused at once, with a time to come back.
+        codes = ("StatusCode.DEADLINE_EXCEEDED", "StatusCode.RESOURCE_EXHAUSTED")
         for options in ({"client_timeout": 0.05}, {"timeout": 50_000}):
             began = time.monotonic()
-            self.refused("StatusCode.DEADLINE_EXCEEDED", inputs=inputs, parameters=SLOW, **options)
-            # Far less than the run takes; a busy machine needs some room.
+            with self.assertRaises(InferenceServerException) as caught:
+                self.client.infer("tiny", inputs, parameters=SLOW, **options)
+            self.assertIn(caught.exception.status(), codes)
+            # A busy machine needs some room.
             self.assertLess(time.monotonic() - began, 5)
-        self.client.infer("tiny", inputs, timeout=30_000_000, client_timeout=30, parameters=GOOD)
+        generous = {"timeout": 30_000_000, "client_timeout": 30, "priority": 1}
+        self.client.infer("tiny", inputs, parameters=GOOD, **generous)
 
     def test_a_full_server_says_when_to_come_back(self):
         full = Server("limits.max_in_flight=1", "models.verify=false")

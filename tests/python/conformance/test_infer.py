@@ -78,7 +78,7 @@ class Infer(unittest.TestCase):
         np.testing.assert_array_equal(result.as_numpy("scores"), np.frombuffer(scores, np.float16).reshape(1, 50, 70, 7))
         affine = header.raster_to_image
         np.testing.assert_array_equal(result.as_numpy("raster_to_image"), [[affine.x0, affine.dx, affine.y0, affine.dy]])
-        cells, own = self.infer(files(encoded), wanted=outputs("labels"), **NATIVE, mask_size="scores"), None
+        cells = self.infer(files(encoded), wanted=outputs("labels"), **NATIVE, mask_size="scores")
         _header, own = own_masks(encoded, size=pb.MASK_SIZE_SCORES)
         self.assertEqual(cells.as_numpy("labels").tobytes(), own)
         best = np.frombuffer(scores, np.float16).reshape(-1, 7).max(axis=1)

@@ -68,6 +68,9 @@ class Description(unittest.TestCase):
         self.assertEqual((config.max_batch_size, config.backend), (16, "onnxruntime"))
         self.assertTrue(all(tensor.optional for tensor in config.input))
         self.assertEqual(config.WhichOneof("scheduling_choice"), "dynamic_batching")
+        batching = config.dynamic_batching
+        self.assertEqual((batching.priority_levels, batching.default_priority_level), (3, 2))
+        self.assertTrue(batching.default_queue_policy.allow_timeout_override)
         self.assertEqual((config.instance_group[0].count, config.instance_group[0].kind), (1, 2))
         self.assertFalse(config.model_transaction_policy.decoupled or config.response_cache.enable)
         self.assertEqual(config.parameters["layers"].string_value, "0,1")

@@ -219,6 +219,20 @@ class Repository(unittest.TestCase):
         self.assertTrue(eventually(lambda: answered))
         self.assertEqual(answered, [None])
 
+    def test_executors_end_with_the_model_that_they_belong_to(self):
+        # A thread names itself once it runs.
+        self.assertTrue(eventually(lambda: self.executors() == 1))
+        (self.models / "tiny/1/model.toml").write_text((self.models / "tiny/1/model.toml").read_text() + "\n")
+        self.client.load_model("tiny")
+        self.assertTrue(eventually(lambda: self.executors() == 1), "one of the old model and one of the new, then one")
+        self.client.unload_model("tiny")
+        self.assertTrue(eventually(lambda: self.executors() == 0))
+
+    def executors(self):
+        """Threads of the server that run models."""
+        threads = pathlib.Path(f"/proc/{self.server.process.pid}/task").glob("*/comm")
+        return sum(thread.read_text().startswith("batch-worker") for thread in threads)
+
     def in_flight(self):
         metrics = urllib.request.urlopen(f"http://{self.server.admin()}/metrics").read().decode()
         calls = re.search(r"^densevit_calls_in_flight (\d+)", metrics, re.MULTILINE)

@@ -49,12 +49,14 @@ lint: setup-train ## Formatting, clippy and documentation
 
 # Everything in the release profile: one set of dependencies to compile, and tests at full speed. Tests run beside each other, so each of the
 # trainer's takes one thread: more would wait for each other spinning.
-test: setup-train ## Check everything: lint, unit and integration tests, the real model, the Python client, the trainer
+test: setup-train ## Check everything: lint, unit and integration tests, the real model, the Python clients, the trainer
 	@$(MAKE) --no-print-directory lint
 	@echo "test: unit and integration tests"
 	@OMP_NUM_THREADS=1 $(CARGO) test --release --locked --workspace
 	@echo "test: the Python client of the README"
 	@tests/python/readme_client.sh
+	@echo "test: the official client of the Open Inference Protocol"
+	@tests/python/conformance.sh
 	@echo "test: the image's file system"
 	@deploy/container/check.sh
 	@echo "test: the manifests for Kubernetes"

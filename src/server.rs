@@ -16,7 +16,7 @@ use tracing::{info, warn};
 use crate::{
     admin,
     config::ServeConfig,
-    engine::{Engine, LoadError, LoadedModel},
+    engine::{Engine, LoadError, LoadedModel, Repository},
     grpc::{self, GrpcError, Health, ListenError, Listener, ReloadError},
     manifest::{ModelEntry, RepositoryError, scan},
     runtime::{Library, RuntimeError, cpu_quota},
@@ -128,6 +128,8 @@ impl Server {
             let model = LoadedModel::load(entry, &library, &options).await;
             self.engine.add(model.map_err(|source| ServerError::Load { name, version, source })?);
         }
+        let (dir, control) = (self.config.models.dir.clone(), self.config.models.control);
+        self.engine.set_repository(Repository::new(dir, library, options, control));
         self.engine.complete();
         self.set_ready(true).await;
         Ok(())
@@ -177,6 +179,7 @@ impl Server {
     async fn set_ready(&self, is_ready: bool) {
         let names: Vec<String> = self.engine.models().iter().map(|model| model.manifest().name.clone()).collect();
         self.health.set_serving(&names, is_ready).await;
+        self.engine.set_ready(is_ready);
         self.ready.send_replace(is_ready);
         record::ready(is_ready);
     }

@@ -1,6 +1,6 @@
 //! What can go wrong between `submit` and its answer.
 
-use std::{any::Any, error::Error, fmt, io};
+use std::{any::Any, error::Error, fmt, io, time::Duration};
 
 /// A boxed error of a runner.
 pub type BoxError = Box<dyn Error + Send + Sync>;
@@ -16,6 +16,28 @@ pub enum StartError {
     ZeroLimit {
         /// Name of the limit.
         field: &'static str,
+    },
+    /// A value of the configuration lies outside its range.
+    #[error("{field} is {value}, it must lie between {min} and {max}")]
+    OutOfRange {
+        /// Name of the value.
+        field: &'static str,
+        /// What it is.
+        value: u64,
+        /// The smallest.
+        min: u64,
+        /// The largest.
+        max: u64,
+    },
+    /// A weight, or the name of its tenant, is not usable.
+    #[error(
+        "tenant_weights has {weight} for \"{name}\": names have 1 to 63 letters, digits, dots, hyphens or underscores, weights lie between 1 and 1000"
+    )]
+    Weight {
+        /// Name of the tenant.
+        name: String,
+        /// Its weight.
+        weight: u32,
     },
     /// The operating system gave no thread.
     #[error("starting the thread of batch worker {worker_idx}")]
@@ -69,6 +91,12 @@ pub enum Limit {
     Count,
     /// `max_queue_bytes`.
     Bytes,
+    /// The part of `max_queue_count` that one tenant may use.
+    TenantCount,
+    /// The part of `max_queue_bytes` that one tenant may use.
+    TenantBytes,
+    /// `max_buckets`.
+    Buckets,
 }
 
 impl fmt::Display for Limit {
@@ -76,6 +104,9 @@ impl fmt::Display for Limit {
         f.write_str(match self {
             Self::Count => "max_queue_count",
             Self::Bytes => "max_queue_bytes",
+            Self::TenantCount => "a tenant's part (max_tenant_percent) of max_queue_count",
+            Self::TenantBytes => "a tenant's part (max_tenant_percent) of max_queue_bytes",
+            Self::Buckets => "max_buckets",
         })
     }
 }
@@ -84,20 +115,32 @@ impl fmt::Display for Limit {
 #[derive(Debug, thiserror::Error)]
 pub enum BatchError {
     /// Refused: the queue is full; a later try may succeed.
-    #[error("the queue is full: {limit} of {max} is reached")]
+    #[error("the queue is full: {limit} is reached, {max}")]
     Full {
         /// The bound that was reached.
         limit: Limit,
         /// Its value.
         max: usize,
+        /// When what is inside now will be done.
+        retry_after: Duration,
     },
-    /// Refused: the job alone exceeds `max_queue_bytes`; no later try can succeed.
-    #[error("the job holds {n_bytes} bytes, more than max_queue_bytes of {max}")]
+    /// Refused: the job alone exceeds a bound; no later try can succeed.
+    #[error("the job holds {n_bytes} bytes, more than {limit}, {max}")]
     TooLarge {
         /// Size of the job's input.
         n_bytes: usize,
-        /// Value of `max_queue_bytes`.
+        /// The bound that it exceeds.
+        limit: Limit,
+        /// Its value.
         max: usize,
+    },
+    /// Refused: by the forecast the answer would come after the deadline.
+    #[error("the answer would take {} ms, longer than the deadline allows", predicted.as_millis())]
+    TooLate {
+        /// Time to the answer.
+        predicted: Duration,
+        /// When a job with as much time will be in time.
+        retry_after: Duration,
     },
     /// The batcher is closed, or was closed before the job was run.
     #[error("the batcher is closed")]

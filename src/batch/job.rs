@@ -5,7 +5,7 @@ use std::{fmt, time::Duration};
 use tokio::{sync::oneshot, time::Instant};
 use tracing::Span;
 
-use super::{Runner, admission::Permit, error::BatchError};
+use super::{Runner, caller::Caller, error::BatchError, stop::Stop};
 
 /// One input for a batch.
 #[derive(Debug)]
@@ -16,6 +16,8 @@ pub struct Submit<K, I> {
     pub input: I,
     /// Memory that the input holds, in bytes; counts against `max_queue_bytes`.
     pub n_bytes: usize,
+    /// Whose it is.
+    pub caller: Caller,
     /// When the caller stops waiting.
     pub deadline: Option<Instant>,
     /// The caller's span; the span of the run follows from it.
@@ -37,23 +39,16 @@ pub struct Completed<O> {
 
 pub(super) type Reply<O> = oneshot::Sender<Result<Completed<O>, BatchError>>;
 
-/// A job that was admitted. Its permit is released when the job is dropped, so never before its input is.
+/// A job that was admitted.
 pub(super) struct Job<R: Runner> {
-    pub(super) key: R::Key,
     pub(super) input: R::Input,
     pub(super) deadline: Option<Instant>,
     pub(super) enqueued: Instant,
     pub(super) span: Span,
     pub(super) reply: Reply<R::Output>,
-    pub(super) permit: Permit,
 }
 
 impl<R: Runner> Job<R> {
-    /// Whether the caller has gone.
-    pub(super) fn is_cancelled(&self) -> bool {
-        self.reply.is_closed()
-    }
-
     /// Answers with an error. A caller that has gone does not mind.
     pub(super) fn refuse(self, error: BatchError) {
         let _ = self.reply.send(Err(error));
@@ -62,7 +57,7 @@ impl<R: Runner> Job<R> {
 
 impl<R: Runner> fmt::Debug for Job<R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Job").field("key", &self.key).field("deadline", &self.deadline).finish_non_exhaustive()
+        f.debug_struct("Job").field("deadline", &self.deadline).finish_non_exhaustive()
     }
 }
 
@@ -72,4 +67,5 @@ pub(super) struct Batch<R: Runner> {
     pub(super) key: R::Key,
     pub(super) jobs: Vec<Job<R>>,
     pub(super) launched: Instant,
+    pub(super) stop: Stop,
 }

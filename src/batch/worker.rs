@@ -7,7 +7,9 @@ use std::{
     error::Error,
     io,
     panic::{AssertUnwindSafe, catch_unwind},
-    slice, thread,
+    slice,
+    sync::Arc,
+    thread,
     time::Duration,
 };
 
@@ -16,9 +18,10 @@ use tracing::info_span;
 
 use super::{
     Runner,
-    admission::Permit,
     error::{BatchError, RunError},
     job::{Batch, Completed, Job, Reply},
+    shared::Shared,
+    stop::Stop,
 };
 
 /// A worker's end of the channels to the scheduler.
@@ -29,6 +32,7 @@ pub(super) struct WorkerEnd<R: Runner> {
     pub(super) batches: mpsc::Receiver<Batch<R>>,
     /// Where the worker reports as idle; has room for one report of each worker.
     pub(super) idle: mpsc::Sender<usize>,
+    pub(super) shared: Arc<Shared<R>>,
 }
 
 /// Starts the thread of a worker. It ends when the scheduler has gone.
@@ -37,15 +41,16 @@ pub(super) fn spawn<R: Runner>(mut runner: R, mut end: WorkerEnd<R>) -> io::Resu
     let work = move || {
         while end.idle.blocking_send(end.worker_idx).is_ok() {
             let Some(batch) = end.batches.blocking_recv() else { return };
-            execute(&mut runner, batch);
+            let well = execute(&mut runner, batch);
+            end.shared.finish(end.worker_idx, well);
         }
     };
     thread::Builder::new().name(name).spawn(work).map(drop)
 }
 
-/// Runs a batch and answers every job of it.
-pub(super) fn execute<R: Runner>(runner: &mut R, batch: Batch<R>) {
-    let Batch { key, jobs, launched } = batch;
+/// Runs a batch and answers every job of it. Says whether its time tells about other batches.
+pub(super) fn execute<R: Runner>(runner: &mut R, batch: Batch<R>) -> bool {
+    let Batch { key, jobs, launched, stop } = batch;
     let batch_size = jobs.len();
     let span = info_span!(parent: None, "run", batch_size);
     for job in &jobs {
@@ -55,19 +60,23 @@ pub(super) fn execute<R: Runner>(runner: &mut R, batch: Batch<R>) {
 
     let (inputs, callers): (Vec<_>, Vec<_>) = jobs.into_iter().map(|job| split(job, launched)).unzip();
     let started = Instant::now();
-    let result = run(runner, &key, &inputs);
+    let result = run(runner, &key, &inputs, &stop);
     let run_time = started.elapsed();
     match result {
         Ok(outputs) => {
             drop(inputs);
             outputs.into_iter().zip(callers).for_each(|(output, caller)| caller.answer(output, run_time, batch_size));
+            return !stop.is_stopped();
         }
+        // Nobody hears the error of a run that was stopped.
+        Err(_) if stop.is_stopped() => tracing::debug!(batch_size, "a run was stopped, its callers have gone"),
         Err(error) if batch_size > 1 => {
             tracing::warn!(batch_size, error = &error as &dyn Error, "a batch failed, its jobs are run one by one");
-            inputs.iter().zip(callers).for_each(|(input, caller)| run_alone(runner, &key, input, caller));
+            inputs.iter().zip(callers).for_each(|(input, caller)| run_alone(runner, &key, input, &stop, caller));
         }
         Err(error) => callers.into_iter().take(1).zip([error]).for_each(|(caller, error)| caller.fail(error)),
     }
+    false
 }
 
 /// Who waits for an output.
@@ -75,7 +84,6 @@ struct Caller<O> {
     reply: Reply<O>,
     deadline: Option<Instant>,
     queue_time: Duration,
-    _permit: Permit,
 }
 
 impl<O> Caller<O> {
@@ -91,16 +99,16 @@ impl<O> Caller<O> {
 
 fn split<R: Runner>(job: Job<R>, launched: Instant) -> (R::Input, Caller<R::Output>) {
     let queue_time = launched.saturating_duration_since(job.enqueued);
-    (job.input, Caller { reply: job.reply, deadline: job.deadline, queue_time, _permit: job.permit })
+    (job.input, Caller { reply: job.reply, deadline: job.deadline, queue_time })
 }
 
-fn run_alone<R: Runner>(runner: &mut R, key: &R::Key, input: &R::Input, caller: Caller<R::Output>) {
+fn run_alone<R: Runner>(runner: &mut R, key: &R::Key, input: &R::Input, stop: &Stop, caller: Caller<R::Output>) {
     let started = Instant::now();
     if caller.reply.is_closed() || caller.deadline.is_some_and(|deadline| deadline <= started) {
         let _ = caller.reply.send(Err(BatchError::DeadlineExceeded));
         return;
     }
-    match run(runner, key, slice::from_ref(input)) {
+    match run(runner, key, slice::from_ref(input), stop) {
         Ok(outputs) => {
             let run_time = started.elapsed();
             outputs.into_iter().zip([caller]).for_each(|(output, caller)| caller.answer(output, run_time, 1));
@@ -110,9 +118,9 @@ fn run_alone<R: Runner>(runner: &mut R, key: &R::Key, input: &R::Input, caller: 
 }
 
 /// Calls the runner behind a fence, and holds it to its contract.
-fn run<R: Runner>(runner: &mut R, key: &R::Key, inputs: &[R::Input]) -> Result<Vec<R::Output>, RunError> {
+fn run<R: Runner>(runner: &mut R, key: &R::Key, inputs: &[R::Input], stop: &Stop) -> Result<Vec<R::Output>, RunError> {
     // A runner promises to be usable after a panic (see `Runner`), and inputs are only read.
-    let outputs = catch_unwind(AssertUnwindSafe(|| runner.run(key, inputs)))
+    let outputs = catch_unwind(AssertUnwindSafe(|| runner.run(key, inputs, stop)))
         .unwrap_or_else(|payload| Err(RunError::from_panic(payload.as_ref())))?;
     if outputs.len() != inputs.len() {
         return Err(RunError::Miscounted { n_inputs: inputs.len(), n_outputs: outputs.len() });

@@ -31,6 +31,8 @@ pub struct ModelsConfig {
     pub load: Vec<String>,
     /// The model of requests that name none. Empty, the default: the first name in alphabetical order.
     pub default: String,
+    /// Whether callers may load and unload models (`RepositoryModelLoad`, `RepositoryModelUnload`). Default false.
+    pub control: bool,
     /// Whether to compare the files' SHA-256 with the manifest before loading. Default true.
     pub verify: bool,
     /// Input sizes `[height, width]`, in pixels, that every executor runs once before the server is ready, beside the model's
@@ -40,7 +42,7 @@ pub struct ModelsConfig {
 
 impl Default for ModelsConfig {
     fn default() -> Self {
-        Self { dir: "models".into(), load: Vec::new(), default: String::new(), verify: true, warm_up: Vec::new() }
+        Self { dir: "models".into(), load: Vec::new(), default: String::new(), control: false, verify: true, warm_up: Vec::new() }
     }
 }
 
@@ -114,6 +116,7 @@ impl ServeConfig {
             .try_parsing(true)
             .list_separator(",")
             .with_list_parse_key("models.load")
+            .with_list_parse_key("grpc.web.allow_origins")
             .with_list_parse_key("runtime.providers");
         Self::from_sources(file, environment, overrides)
             .map_err(|source| ConfigFailure::Invalid { file: file.map(Path::to_path_buf), source })
@@ -138,7 +141,7 @@ impl ServeConfig {
             verify: self.models.verify,
             warm_up: self.models.warm_up.clone(),
             runtime: self.runtime.clone(),
-            batch: self.batch,
+            batch: self.batch.clone(),
         }
     }
 

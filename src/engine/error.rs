@@ -40,6 +40,12 @@ pub enum InferError {
         /// Where the request was: "before decoding", "in the queue" and so on.
         stage: &'static str,
     },
+    /// The server is not set up for what was asked, or what it was given is not in order; an operator must act.
+    #[error("{message}")]
+    Refused {
+        /// Why.
+        message: String,
+    },
     /// The server is shutting down or the model is not ready.
     #[error("{message}")]
     Unavailable {
@@ -68,6 +74,8 @@ pub enum ErrorCode {
     Overloaded,
     /// Allow more time.
     DeadlineExceeded,
+    /// Ask the operator.
+    FailedPrecondition,
     /// Try another server.
     Unavailable,
     /// Report it.
@@ -83,6 +91,7 @@ impl ErrorCode {
             Self::NotFound => "not_found",
             Self::Overloaded => "overloaded",
             Self::DeadlineExceeded => "deadline_exceeded",
+            Self::FailedPrecondition => "failed_precondition",
             Self::Unavailable => "unavailable",
             Self::Internal => "internal",
         }
@@ -108,6 +117,7 @@ impl InferError {
             Self::NotFound { .. } => ErrorCode::NotFound,
             Self::Overloaded { .. } => ErrorCode::Overloaded,
             Self::DeadlineExceeded { .. } => ErrorCode::DeadlineExceeded,
+            Self::Refused { .. } => ErrorCode::FailedPrecondition,
             Self::Unavailable { .. } => ErrorCode::Unavailable,
             Self::Internal { .. } => ErrorCode::Internal,
         }

@@ -1,6 +1,6 @@
 //! One image to features: decode, resize, batch, run, encode.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use tokio::time::Instant;
 
@@ -63,8 +63,20 @@ impl Engine {
     /// # Errors
     /// See [`InferError`]; nothing of a failed request stays behind, and no other request is affected.
     pub async fn extract(&self, request: ExtractRequest, clock: Clock) -> Result<Extracted, InferError> {
+        let model = self.model(&request.input.model)?;
+        let outcome = self.extract_with(&model, request, clock).await;
+        model.statistics().request(1, clock.arrived.elapsed(), outcome.as_ref().ok().map(|done| &done.timing));
+        outcome
+    }
+
+    /// Extracts dense features of one image with a model that was found.
+    pub(super) async fn extract_with(
+        &self,
+        model: &Arc<LoadedModel>,
+        request: ExtractRequest,
+        clock: Clock,
+    ) -> Result<Extracted, InferError> {
         let ExtractRequest { input, features } = request;
-        let model = self.model(&input.model)?;
         let manifest = model.manifest();
         let part = FeaturePart::new(features, manifest, self.limits())?;
         let recipe = recipe(&input, manifest, manifest.preprocess.resize, self.limits());
@@ -73,13 +85,13 @@ impl Engine {
         if clock.is_expired() {
             return Err(InferError::DeadlineExceeded { stage: "before decoding" });
         }
-        let _place = self.admit(n_bytes)?;
+        let _place = self.admit(model, clock, n_bytes)?;
         let Input { image, geometry, decode, resize } = self.prepare_input(&input, &recipe, clock).await?;
         let selected = part.select(&geometry, manifest)?;
         let key = RunKey { height: image.height(), width: image.width(), features: Some(part.key()), segment: false };
-        let Completed { output, queue_time: queue, batch_size, .. } = run(&model, key, image, clock).await?;
+        let Completed { output, queue_time: queue, batch_size, .. } = run(model, key, image, clock).await?;
         let RunOutput { backbone, lift, segment, features, .. } = output;
-        let mut extracted = self.encode_features(&model, (part, selected), features, geometry, clock).await?;
+        let mut extracted = self.encode_features(model, (part, selected), features, geometry, clock).await?;
         let postprocess = extracted.timing.postprocess;
         let total = clock.arrived.elapsed();
         extracted.timing = Timing { decode, resize, queue, backbone, lift, segment, postprocess, total, batch_size };
@@ -132,11 +144,13 @@ pub(super) async fn run(
     clock: Clock,
 ) -> Result<Completed<RunOutput>, InferError> {
     let n_bytes = input.data().len();
-    let job = Submit { key, input, n_bytes, deadline: clock.deadline, span: tracing::Span::current() };
+    let Clock { deadline, caller, .. } = clock;
+    let job = Submit { key, input, n_bytes, caller, deadline, span: tracing::Span::current() };
     model.batcher().submit(job).await.map_err(|error| match error {
-        BatchError::Full { .. } | BatchError::TooLarge { .. } => {
-            InferError::Overloaded { message: error.to_string(), retry_after: Duration::from_millis(250) }
+        BatchError::Full { retry_after, .. } | BatchError::TooLate { retry_after, .. } => {
+            InferError::Overloaded { message: error.to_string(), retry_after }
         }
+        BatchError::TooLarge { .. } => InferError::invalid("image", error.to_string()),
         BatchError::DeadlineExceeded => InferError::DeadlineExceeded { stage: "in the queue" },
         BatchError::Closed => InferError::Unavailable { message: "the server is shutting down".into() },
         BatchError::Failed(_) | BatchError::Lost => InferError::internal("running the model", error),

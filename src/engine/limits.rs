@@ -1,16 +1,18 @@
 //! What the service refuses beyond, and the admission that keeps requests in flight bounded by count and bytes.
 
 use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
 use serde::{Deserialize, Serialize};
 
-use crate::{engine::InferError, masks::MaskLimits, preprocess::DecodeLimits};
+use crate::{
+    batch::{Budget, Exceeded, Limit, Load, Tenant},
+    engine::InferError,
+    masks::MaskLimits,
+    preprocess::DecodeLimits,
+};
 
 /// Most LiFT passes that a request may ask for.
 pub const MAX_LIFT_PASSES: u32 = 4;
@@ -33,8 +35,12 @@ pub struct Limits {
     pub max_in_flight: u64,
     /// Memory of the requests in flight (image, pixels, model input and map), in bytes. Default 2 GiB.
     pub max_in_flight_bytes: u64,
+    /// Part of the two above that one tenant may use, in percent. Default 75.
+    pub max_tenant_percent: u32,
     /// Requests in flight on one bidirectional call. Default 16.
     pub max_in_flight_per_stream: usize,
+    /// Images of one request of the Open Inference Protocol. Default 16.
+    pub max_images_per_request: usize,
     /// Sizes of masks.
     pub masks: MaskLimits,
 }
@@ -49,7 +55,9 @@ impl Default for Limits {
             max_points: 65_536,
             max_in_flight: 256,
             max_in_flight_bytes: 2 << 30,
+            max_tenant_percent: 75,
             max_in_flight_per_stream: 16,
+            max_images_per_request: 16,
             masks: MaskLimits::default(),
         }
     }
@@ -64,60 +72,76 @@ impl Limits {
 }
 
 /// Counts requests in flight and refuses at once what would exceed the bounds.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Admission {
-    n_requests: AtomicU64,
-    n_bytes: AtomicU64,
+    budget: Mutex<Budget>,
+    max_tenant_percent: u32,
 }
 
 /// A place among the requests in flight; dropping it gives the place back.
 #[derive(Debug)]
 pub struct Admitted {
     admission: Arc<Admission>,
-    n_bytes: u64,
+    tenant: Tenant,
+    n_bytes: usize,
 }
 
 impl Admission {
-    /// Takes a place for a request that needs `n_bytes` of memory.
+    /// Nothing in flight.
+    #[must_use]
+    pub fn new(limits: &Limits) -> Arc<Self> {
+        let max = Load { n_jobs: clamp(limits.max_in_flight), n_bytes: clamp(limits.max_in_flight_bytes) };
+        let budget = Mutex::new(Budget::new(max, limits.max_tenant_percent));
+        Arc::new(Self { budget, max_tenant_percent: limits.max_tenant_percent })
+    }
+
+    /// Takes a place for a request of `tenant` that needs `n_bytes` of memory.
     ///
     /// # Errors
-    /// [`InferError::Overloaded`] when a bound is reached.
-    pub fn admit(self: &Arc<Self>, n_bytes: u64, limits: &Limits) -> Result<Admitted, InferError> {
-        let place = Admitted { admission: Arc::clone(self), n_bytes };
-        // Both counters are raised first and lowered by the drop of `place` when the request is refused.
-        let n_requests = self.n_requests.fetch_add(1, Ordering::Relaxed) + 1;
-        let total_bytes = self.n_bytes.fetch_add(n_bytes, Ordering::Relaxed) + n_bytes;
-        if n_requests > limits.max_in_flight {
-            return Err(overloaded(format!(
-                "too many requests in flight: the limit is {} (limits.max_in_flight)",
-                limits.max_in_flight
-            )));
-        }
-        if total_bytes > limits.max_in_flight_bytes {
-            return Err(overloaded(format!(
-                "requests in flight need {total_bytes} bytes: the limit is {} (limits.max_in_flight_bytes)",
-                limits.max_in_flight_bytes
-            )));
-        }
-        Ok(place)
+    /// [`InferError::Overloaded`] when a bound is reached; it is worth trying again after `retry_after`.
+    pub fn admit(self: &Arc<Self>, tenant: Tenant, n_bytes: u64, retry_after: Duration) -> Result<Admitted, InferError> {
+        let n_bytes = clamp(n_bytes);
+        let entered = self.budget().enter(tenant, n_bytes);
+        entered.map_err(|exceeded| InferError::Overloaded { message: self.explain(exceeded), retry_after })?;
+        Ok(Admitted { admission: Arc::clone(self), tenant, n_bytes })
     }
 
     /// Requests in flight now.
     #[must_use]
     pub fn n_requests(&self) -> u64 {
-        self.n_requests.load(Ordering::Relaxed)
+        self.budget().total().n_jobs as u64
+    }
+
+    fn explain(&self, Exceeded { limit, max, .. }: Exceeded) -> String {
+        let percent = self.max_tenant_percent;
+        match limit {
+            Limit::Count => format!("too many requests in flight: the limit is {max} (limits.max_in_flight)"),
+            Limit::Bytes => {
+                format!("requests in flight need too much memory: the limit is {max} bytes (limits.max_in_flight_bytes)")
+            }
+            Limit::TenantCount => format!(
+                "too many requests of this tenant in flight: the limit is {max}, {percent} % (limits.max_tenant_percent) of limits.max_in_flight"
+            ),
+            Limit::TenantBytes | Limit::Buckets => format!(
+                "requests of this tenant in flight need too much memory: the limit is {max} bytes, {percent} % (limits.max_tenant_percent) of \
+                 limits.max_in_flight_bytes"
+            ),
+        }
+    }
+
+    fn budget(&self) -> MutexGuard<'_, Budget> {
+        self.budget.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Drop for Admitted {
     fn drop(&mut self) {
-        self.admission.n_requests.fetch_sub(1, Ordering::Relaxed);
-        self.admission.n_bytes.fetch_sub(self.n_bytes, Ordering::Relaxed);
+        self.admission.budget().leave(self.tenant, self.n_bytes);
     }
 }
 
-fn overloaded(message: String) -> InferError {
-    InferError::Overloaded { message, retry_after: Duration::from_millis(250) }
+fn clamp(value: u64) -> usize {
+    usize::try_from(value).unwrap_or(usize::MAX)
 }
 
 #[cfg(test)]
@@ -126,26 +150,41 @@ mod tests {
 
     use super::*;
 
+    const RETRY: Duration = Duration::from_millis(70);
+
+    fn message(refused: Result<Admitted, InferError>) -> String {
+        let error = refused.unwrap_err();
+        assert!(matches!(error, InferError::Overloaded { retry_after: RETRY, .. }), "{error:?}");
+        error.to_string()
+    }
+
     #[test]
     fn full_service_refuses_and_recovers_when_a_request_ends() {
-        let limits = Limits { max_in_flight: 2, ..Limits::default() };
-        let admission = Arc::new(Admission::default());
-        let first = admission.admit(1, &limits).unwrap();
-        let _second = admission.admit(1, &limits).unwrap();
-        let error = admission.admit(1, &limits).unwrap_err();
-        assert!(error.to_string().contains("limits.max_in_flight"), "{error}");
+        let admission = Admission::new(&Limits { max_in_flight: 2, ..Limits::default() });
+        let admit = || admission.admit(Tenant::default(), 1, RETRY);
+        let first = admit().unwrap();
+        let _second = admit().unwrap();
+        assert!(message(admit()).contains("limits.max_in_flight"));
         assert_eq!(admission.n_requests(), 2, "a refused request keeps no place");
         drop(first);
-        admission.admit(1, &limits).unwrap();
+        admit().unwrap();
     }
 
     #[test]
     fn byte_budget_counts_all_requests_in_flight() {
-        let limits = Limits { max_in_flight_bytes: 100, ..Limits::default() };
-        let admission = Arc::new(Admission::default());
-        let _first = admission.admit(60, &limits).unwrap();
-        let error = admission.admit(50, &limits).unwrap_err();
-        assert!(error.to_string().contains("max_in_flight_bytes"), "{error}");
-        admission.admit(40, &limits).unwrap();
+        let admission = Admission::new(&Limits { max_in_flight_bytes: 100, max_tenant_percent: 100, ..Limits::default() });
+        let admit = |n_bytes| admission.admit(Tenant::default(), n_bytes, RETRY);
+        let _first = admit(60).unwrap();
+        assert!(message(admit(50)).contains("max_in_flight_bytes"));
+        admit(40).unwrap();
+    }
+
+    #[test]
+    fn one_tenant_leaves_room_for_others() {
+        let admission = Admission::new(&Limits { max_in_flight: 4, max_tenant_percent: 50, ..Limits::default() });
+        let admit = |name: &str| admission.admit(name.parse().unwrap(), 1, RETRY);
+        let _inside = [admit("flood").unwrap(), admit("flood").unwrap()];
+        assert!(message(admit("flood")).contains("50 % (limits.max_tenant_percent)"));
+        admit("victim").unwrap();
     }
 }

@@ -12,36 +12,51 @@ mod cpu;
 mod error;
 mod extract;
 mod graph_tools;
+mod group;
 mod input;
 mod limits;
 mod model;
 mod plan;
+mod repository;
 mod request;
 mod segment;
 mod select;
+mod statistics;
 
 use std::{
     collections::BTreeMap,
-    sync::{Arc, PoisonError, RwLock, RwLockReadGuard},
+    sync::{
+        Arc, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
+pub use crate::batch::{Caller, Priority, Tenant};
 pub use cpu::CpuPool;
 pub use error::{ErrorCode, InferError};
 pub use graph_tools::GRAPH_TOOLS;
+pub use group::GroupError;
 pub use limits::{Admission, Admitted, Limits, MAX_LIFT_PASSES};
 pub use model::{LoadError, LoadOptions, LoadedModel, check_runs};
 pub use plan::Plan;
+pub use repository::{IndexEntry, Repository};
 pub use request::{
     Clock, Extent, ExtractRequest, Extracted, FeatureRequest, ImageSource, InputRequest, ModelSelector, Part, Timing,
 };
 pub use segment::{ClassArea, ClassMask, MaskData, MaskFormat, MaskRequest, MaskSize, SegmentRequest, Segmented, WindowRequest};
+pub use statistics::{Counts, RunTally, Statistics, Tally};
+
+/// When it is worth trying again at the earliest: what is in flight and not with a model decodes, encodes or is sent.
+const MIN_RETRY: Duration = Duration::from_millis(50);
 
 /// The loaded models and the bounds on their use. Shared by all connections.
 #[derive(Debug)]
 pub struct Engine {
     models: RwLock<Models>,
     default_model: String,
+    is_ready: AtomicBool,
+    repository: OnceLock<Repository>,
     limits: Limits,
     admission: Arc<Admission>,
     cpu: CpuPool,
@@ -59,19 +74,38 @@ impl Engine {
     /// An engine without models yet; requests that name none go to `default_model`.
     #[must_use]
     pub fn new(default_model: String, limits: Limits, n_cpu_threads: usize) -> Self {
-        Self { models: RwLock::default(), default_model, limits, admission: Arc::default(), cpu: CpuPool::new(n_cpu_threads) }
+        let admission = Admission::new(&limits);
+        Self {
+            models: RwLock::default(),
+            default_model,
+            is_ready: AtomicBool::new(false),
+            repository: OnceLock::new(),
+            limits,
+            admission,
+            cpu: CpuPool::new(n_cpu_threads),
+        }
     }
 
     /// Adds a model, which answers requests from now on.
     pub fn add(&self, model: LoadedModel) {
         let (name, version) = (model.manifest().name.clone(), model.manifest().version);
-        let mut models = self.models.write().unwrap_or_else(PoisonError::into_inner);
-        models.by_name.entry(name).or_default().insert(version, Arc::new(model));
+        self.write().by_name.entry(name).or_default().insert(version, Arc::new(model));
     }
 
     /// Says that all models are there: from now on an unknown one is unknown, and not late.
     pub fn complete(&self) {
-        self.models.write().unwrap_or_else(PoisonError::into_inner).is_complete = true;
+        self.write().is_complete = true;
+    }
+
+    /// Says whether requests are welcome: models are warm, and the server is not shutting down.
+    pub fn set_ready(&self, is_ready: bool) {
+        self.is_ready.store(is_ready, Ordering::Relaxed);
+    }
+
+    /// Whether requests are welcome.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        self.is_ready.load(Ordering::Relaxed)
     }
 
     /// The bounds in force.
@@ -93,6 +127,12 @@ impl Engine {
         let models = self.read();
         let newest = models.by_name.get(&self.default_model).and_then(|versions| versions.keys().next_back());
         manifest.name == self.default_model && newest == Some(&manifest.version)
+    }
+
+    /// The loaded versions of a model, ascending.
+    #[must_use]
+    pub fn versions(&self, name: &str) -> Vec<Arc<LoadedModel>> {
+        self.read().by_name.get(name).map(|versions| versions.values().map(Arc::clone).collect()).unwrap_or_default()
     }
 
     /// Finds a model.
@@ -127,6 +167,10 @@ impl Engine {
         self.models.read().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn write(&self) -> RwLockWriteGuard<'_, Models> {
+        self.models.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Requests in flight now.
     #[must_use]
     pub fn n_in_flight(&self) -> u64 {
@@ -140,8 +184,10 @@ impl Engine {
         }
     }
 
-    fn admit(&self, n_bytes: u64) -> Result<Admitted, InferError> {
-        self.admission.admit(n_bytes, &self.limits)
+    /// Takes a place for a request that needs `n_bytes`; a refusal tells when the model will have done what it has.
+    fn admit(&self, model: &LoadedModel, clock: Clock, n_bytes: u64) -> Result<Admitted, InferError> {
+        let retry_after = model.batcher().drain_time().max(MIN_RETRY);
+        self.admission.admit(clock.caller.tenant, n_bytes, retry_after)
     }
 
     fn cpu(&self) -> &CpuPool {

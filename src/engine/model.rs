@@ -1,16 +1,24 @@
 //! A model that is loaded and warm: its manifest, and the batcher in front of its executors.
 
-use std::{fmt::Debug, path::Path, sync::Arc, time::Duration};
+use std::{
+    error::Error,
+    fmt::Debug,
+    path::Path,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use thiserror::Error;
 use tokio::task::{JoinError, spawn_blocking};
-use tracing::info;
+use tracing::{debug, info, warn};
 
 use crate::{
-    batch::{BatchConfig, BatchError, Batcher, Observer, RunError, Runner, StartError},
-    engine::graph_tools::GRAPH_TOOLS,
+    batch::{BatchConfig, BatchError, Batcher, Limit, Observer, RunError, Runner, StartError, Stop},
+    engine::{Statistics, graph_tools::GRAPH_TOOLS},
     manifest::{Manifest, ModelEntry, RepositoryError, ResizePolicy},
-    runtime::{FeatureKey, Library, ModelRunner, RunKey, RunOutput, RuntimeConfig, RuntimeError, RuntimeModel},
+    runtime::{
+        FeatureKey, Library, ModelRunner, RunKey, RunOutput, RuntimeConfig, RuntimeError, RuntimeModel, Termination, WarmUp,
+    },
     telemetry::record,
     tensor::RgbImage,
 };
@@ -47,16 +55,39 @@ pub struct LoadOptions {
 
 /// Runs a model's sessions for the batcher.
 #[derive(Debug)]
-pub struct Executor(ModelRunner);
+pub struct Executor {
+    runner: ModelRunner,
+    statistics: Arc<Statistics>,
+}
 
 impl Runner for Executor {
     type Key = RunKey;
     type Input = RgbImage;
     type Output = RunOutput;
 
-    fn run(&mut self, key: &RunKey, inputs: &[RgbImage]) -> Result<Vec<RunOutput>, RunError> {
-        self.0.run(key, inputs).map_err(RunError::new)
+    fn run(&mut self, key: &RunKey, inputs: &[RgbImage], stop: &Stop) -> Result<Vec<RunOutput>, RunError> {
+        let termination = Termination::new().map_err(RunError::new)?;
+        let by_stop = termination.clone();
+        let end = move || {
+            if let Err(error) = by_stop.terminate() {
+                warn!(error = &error as &dyn Error, "a run that nobody waits for could not be ended");
+            }
+        };
+        let began = Instant::now();
+        let outputs = stop.during(end, || self.runner.run_until(key, inputs, termination)).map_err(RunError::new)?;
+        // Times of a run are those of the whole batch, the same in every output.
+        let infer = outputs.first().map(|first| first.backbone + first.lift + first.segment).unwrap_or_default();
+        self.statistics.run(inputs.len(), began.elapsed(), infer);
+        Ok(outputs)
     }
+}
+
+/// Multiplications of a backbone for an image of `key`, up to a factor: `N (6 D + N)` for N tokens of width D. Each token meets the four
+/// matrices of attention and the two of the perceptron, 12 D² in all, and every other token twice, 2 N D.
+fn relative_cost(key: &RunKey, patch: u32, width: u32) -> f64 {
+    let side = |pixels: u32| f64::from(pixels / patch.max(1));
+    let n_tokens = side(key.height) * side(key.width) + 1.0;
+    n_tokens * (6.0 * f64::from(width) + n_tokens)
 }
 
 /// A model that answers requests.
@@ -64,6 +95,9 @@ impl Runner for Executor {
 pub struct LoadedModel {
     entry: ModelEntry,
     provider: String,
+    n_executors: usize,
+    batch: BatchConfig,
+    statistics: Arc<Statistics>,
     batcher: Batcher<Executor>,
 }
 
@@ -75,17 +109,22 @@ impl LoadedModel {
     pub async fn load(entry: ModelEntry, library: &Library, options: &LoadOptions) -> Result<Self, LoadError> {
         let (name, library, settings) = (entry.manifest.name.clone(), library.clone(), options.clone());
         let opening = spawn_blocking(move || {
-            let runners = open(&entry, &library, &settings)?;
-            Ok((entry, runners))
+            let opened = open(&entry, &library, &settings)?;
+            Ok((entry, opened))
         });
-        let (entry, (runners, provider)) = opening.await.map_err(LoadError::Broken)??;
+        let (entry, Opened { runners, provider, first_runs }) = opening.await.map_err(LoadError::Broken)??;
         let n_executors = runners.len();
-        let executors = runners.into_iter().map(Executor).collect();
-        let batcher =
-            Batcher::start(options.batch, executors, Arc::new(Recorder { model: name.clone() })).map_err(LoadError::Start)?;
+        let statistics = Arc::<Statistics>::default();
+        let executor = |runner| Executor { runner, statistics: Arc::clone(&statistics) };
+        let executors = runners.into_iter().map(executor).collect();
+        let (patch, width) = (entry.manifest.architecture.patch, entry.manifest.architecture.width);
+        let cost = move |key: &RunKey| relative_cost(key, patch, width);
+        let recorder = Arc::new(Recorder { model: name.clone() });
+        let batcher = Batcher::start(options.batch.clone(), executors, cost, recorder).map_err(LoadError::Start)?;
+        first_runs.iter().for_each(|(key, time)| batcher.seed(key, 1, *time));
         let version = entry.manifest.version;
         info!(model.name = %name, model.version = version, n_executors, %provider, "model {name}/{version} is ready");
-        Ok(Self { entry, provider, batcher })
+        Ok(Self { entry, provider, n_executors, batch: options.batch.clone(), statistics, batcher })
     }
 
     /// What the model is.
@@ -106,31 +145,59 @@ impl LoadedModel {
         &self.provider
     }
 
+    /// Executors that run beside each other.
+    #[must_use]
+    pub fn n_executors(&self) -> usize {
+        self.n_executors
+    }
+
+    /// How its batches are formed.
+    #[must_use]
+    pub fn batch_config(&self) -> &BatchConfig {
+        &self.batch
+    }
+
+    /// What it has done since it was loaded.
+    #[must_use]
+    pub fn statistics(&self) -> &Statistics {
+        &self.statistics
+    }
+
     pub(super) fn batcher(&self) -> &Batcher<Executor> {
         &self.batcher
     }
 }
 
-/// Runners of a model, warm, and the providers that they use.
-fn open(entry: &ModelEntry, library: &Library, options: &LoadOptions) -> Result<(Vec<ModelRunner>, String), LoadError> {
+/// Runners of a model, warm.
+struct Opened {
+    runners: Vec<ModelRunner>,
+    /// Providers that they use.
+    provider: String,
+    /// What single images took in warm-up.
+    first_runs: Vec<(RunKey, Duration)>,
+}
+
+fn open(entry: &ModelEntry, library: &Library, options: &LoadOptions) -> Result<Opened, LoadError> {
     if options.verify {
         entry.verify().map_err(LoadError::Files)?;
     }
     let model =
         RuntimeModel::open(&entry.dir, &entry.manifest, &options.runtime, library, GRAPH_TOOLS).map_err(LoadError::Runtime)?;
-    let mut providers = Vec::new();
+    let (mut used, mut first_runs) = (Vec::new(), Vec::new());
     let mut runners = Vec::with_capacity(options.runtime.instances.max(1));
     for _ in 0..options.runtime.instances.max(1) {
         let mut runner = ModelRunner::new(&model);
         for [height, width] in warm_up_sizes(&entry.manifest, &options.warm_up) {
-            providers = runner.warm_up(&model.default_key(height, width)).map_err(LoadError::Runtime)?;
-            if entry.manifest.segmenter.is_some() {
-                runner.warm_up(&RunKey::segment([height, width])).map_err(LoadError::Runtime)?;
+            let segment = entry.manifest.segmenter.is_some().then(|| RunKey::segment([height, width]));
+            for key in [Some(model.default_key(height, width)), segment].into_iter().flatten() {
+                let WarmUp { providers, run_time } = runner.warm_up(&key).map_err(LoadError::Runtime)?;
+                used = providers;
+                first_runs.push((key, run_time));
             }
         }
         runners.push(runner);
     }
-    Ok((runners, providers.join(", ")))
+    Ok(Opened { runners, provider: used.join(", "), first_runs })
 }
 
 /// The default size of the model, as a square where it depends on the image, and the configured ones, in patch multiples.
@@ -176,12 +243,27 @@ struct Recorder {
 }
 
 impl Observer for Recorder {
-    fn launched(&self, _key: &dyn Debug, batch_size: usize, _longest_wait: Duration) {
+    fn launched(&self, _key: &dyn Debug, batch_size: usize, _longest_wait: Duration, _predicted: Option<Duration>) {
         record::batch(&self.model, batch_size);
     }
 
-    fn refused(&self, _reason: &BatchError) {
-        record::dropped(&self.model, "refused");
+    fn ran(&self, key: &dyn Debug, batch_size: usize, predicted: Option<Duration>, actual: Duration, drain_time: Duration) {
+        record::run(&self.model, predicted, actual, drain_time);
+        debug!(?key, batch_size, ?predicted, ?actual, "{batch_size} images ran for {actual:?}");
+    }
+
+    fn refused(&self, reason: &BatchError) {
+        let reason = match reason {
+            BatchError::Full { limit, .. } | BatchError::TooLarge { limit, .. } => match limit {
+                Limit::Count | Limit::Bytes => "full",
+                Limit::TenantCount | Limit::TenantBytes => "tenant_full",
+                Limit::Buckets => "buckets",
+            },
+            BatchError::TooLate { .. } => "too_late",
+            BatchError::DeadlineExceeded => "expired",
+            BatchError::Closed | BatchError::Failed(_) | BatchError::Lost => "closed",
+        };
+        record::dropped(&self.model, reason);
     }
 
     fn expired(&self) {

@@ -6,6 +6,7 @@ use bytes::Bytes;
 use tokio::time::Instant;
 
 use crate::{
+    batch::Caller,
     engine::LoadedModel,
     manifest::{Facet, Interpolation, ResizePolicy, Tap},
     postprocess::{DType, Encoded, Layout},
@@ -69,20 +70,22 @@ pub enum Part {
     Points(Vec<[f64; 2]>),
 }
 
-/// When a request came and when its answer is worthless.
+/// When a request came, when its answer is worthless, and whose it is.
 #[derive(Clone, Copy, Debug)]
 pub struct Clock {
     /// Arrival of the request's headers.
     pub arrived: Instant,
     /// The caller's deadline, if any.
     pub deadline: Option<Instant>,
+    /// Tenant and priority.
+    pub caller: Caller,
 }
 
 impl Clock {
-    /// A request that arrives now and may take for ever.
+    /// A request of nobody in particular that arrives now and may take for ever.
     #[must_use]
     pub fn unlimited() -> Self {
-        Self { arrived: Instant::now(), deadline: None }
+        Self { arrived: Instant::now(), deadline: None, caller: Caller::default() }
     }
 
     /// Whether the deadline has passed.

@@ -25,7 +25,6 @@ pub fn header(extracted: &Extracted) -> pb::FeatureHeader {
     let manifest = extracted.model.manifest();
     let extent = extracted.extent;
     let n_points = if extracted.tensor.dims.len() == 2 { extracted.tensor.dims[0] } else { 0 };
-    let normalize = extracted.l2_normalize;
     pb::FeatureHeader {
         model: manifest.name.clone(),
         version: manifest.version.to_string(),
@@ -51,17 +50,13 @@ pub fn header(extracted: &Extracted) -> pb::FeatureHeader {
         data_bytes: extracted.tensor.data.len() as u64,
         warnings: extracted.warnings.clone(),
         timing: Some(timing(&extracted.timing)),
-        cls_token: extracted.cls_token.as_ref().map(|tokens| token_bytes(tokens, manifest, normalize)).unwrap_or_default(),
-        register_tokens: extracted
-            .register_tokens
-            .as_ref()
-            .map(|tokens| token_bytes(tokens, manifest, normalize))
-            .unwrap_or_default(),
+        cls_token: cls_token(extracted),
+        register_tokens: register_tokens(extracted),
     }
 }
 
 /// Centres of the returned cells in pixels of the original image.
-fn affine(extracted: &Extracted) -> pb::Affine {
+pub(super) fn affine(extracted: &Extracted) -> pb::Affine {
     let centre = |row: usize, col: usize| extracted.geometry.cell_centre(row, col, extracted.stride);
     let (row, col) = (extracted.extent.row, extracted.extent.col);
     let [x0, y0] = centre(row, col);
@@ -84,8 +79,18 @@ pub(super) fn timing(timing: &Timing) -> pb::Timing {
     }
 }
 
-/// CLS or register tokens as little-endian f32.
-fn token_bytes(tokens: &F32View, manifest: &Manifest, normalize: bool) -> Bytes {
+/// The CLS token as little-endian f32; empty when it was not asked for.
+pub(super) fn cls_token(extracted: &Extracted) -> Bytes {
+    extracted.cls_token.as_ref().map(|token| token_bytes(token, extracted)).unwrap_or_default()
+}
+
+/// The register tokens as little-endian f32; empty when they were not asked for.
+pub(super) fn register_tokens(extracted: &Extracted) -> Bytes {
+    extracted.register_tokens.as_ref().map(|tokens| token_bytes(tokens, extracted)).unwrap_or_default()
+}
+
+fn token_bytes(tokens: &F32View, extracted: &Extracted) -> Bytes {
+    let (manifest, normalize) = (extracted.model.manifest(), extracted.l2_normalize);
     let mut bytes = Vec::with_capacity(tokens.len() * size_of::<f32>());
     for token in tokens.chunks(manifest.architecture.width as usize) {
         let norm = token.iter().map(|value| f64::from(*value).powi(2)).sum::<f64>().sqrt();

@@ -1,16 +1,24 @@
-//! The outermost layer of every call: starts the clock, opens the span, and words the refusal of oversized messages.
+//! The outermost layer of every call: starts the clock, reads whose call it is, opens the span, words the refusal of oversized messages,
+//! and sends what answers carry behind their messages.
 
-use std::time::Duration;
+use std::{fmt::Display, str::FromStr, time::Duration};
 
 use axum::{extract::Request, middleware::Next, response::Response};
 use http::{HeaderMap, HeaderValue};
 use tokio::time::Instant;
 use tracing::{Instrument as _, Span, field, info_span};
 
-use crate::{engine::Clock, telemetry::record};
+use crate::{
+    engine::{Caller, Clock, InferError},
+    grpc::{status::status, tail},
+    telemetry::record,
+};
 
 /// Longest deadline that is honoured; a larger one counts as none.
 const MAX_TIMEOUT: Duration = Duration::from_secs(24 * 60 * 60);
+/// Metadata that says who sends a request, and how urgent it is among the sender's own. Documented at the head of `dense_vision.proto`.
+pub const TENANT: &str = "densevit-tenant";
+pub const PRIORITY: &str = "densevit-priority";
 /// gRPC codes as they stand in headers.
 const OUT_OF_RANGE: &str = "11";
 const RESOURCE_EXHAUSTED: HeaderValue = HeaderValue::from_static("8");
@@ -19,12 +27,16 @@ const RESOURCE_EXHAUSTED: HeaderValue = HeaderValue::from_static("8");
 pub async fn edge(mut request: Request, next: Next) -> Response {
     let arrived = Instant::now();
     let deadline = timeout(request.headers()).filter(|timeout| *timeout < MAX_TIMEOUT).map(|timeout| arrived + timeout);
-    request.extensions_mut().insert(Clock { arrived, deadline });
     let span = span(&request);
+    let caller = match caller(request.headers()) {
+        Ok(caller) => caller,
+        Err(error) => return span.in_scope(|| status(&error)).into_http(),
+    };
+    request.extensions_mut().insert(Clock { arrived, deadline, caller });
     let _in_flight = record::call_began();
     let mut response = next.run(request).instrument(span).await;
     explain_message_limit(response.headers_mut());
-    response
+    tail::append(response)
 }
 
 fn span(request: &Request) -> Span {
@@ -33,6 +45,22 @@ fn span(request: &Request) -> Span {
         span.record("trace_id", trace_id).record("parent_id", parent_id);
     }
     span
+}
+
+/// Tenant and priority of a call.
+fn caller(headers: &HeaderMap) -> Result<Caller, InferError> {
+    Ok(Caller { tenant: metadata(headers, TENANT)?, priority: metadata(headers, PRIORITY)? })
+}
+
+/// A value of the metadata, or the default where there is none.
+fn metadata<T: FromStr<Err: Display> + Default>(headers: &HeaderMap, name: &'static str) -> Result<T, InferError> {
+    let mut values = headers.get_all(name).iter();
+    let Some(value) = values.next() else { return Ok(T::default()) };
+    if values.next().is_some() {
+        return Err(InferError::invalid(name, "is given more than once"));
+    }
+    // What is no text is no name either.
+    value.to_str().unwrap_or_default().parse().map_err(|error: T::Err| InferError::invalid(name, error.to_string()))
 }
 
 /// Trace and parent ids of a W3C `traceparent` header (version 00: `00-<32 hex>-<16 hex>-<2 hex>`).
@@ -77,6 +105,7 @@ mod tests {
     #![expect(clippy::unwrap_used, reason = "tests")]
 
     use super::*;
+    use crate::engine::Priority;
 
     fn headers(name: &'static str, value: &str) -> HeaderMap {
         HeaderMap::from_iter([(http::HeaderName::from_static(name), value.parse().unwrap())])
@@ -101,6 +130,22 @@ mod tests {
         for (text, expected) in cases {
             assert_eq!(timeout(&headers("grpc-timeout", text)), expected, "{text:?}");
         }
+    }
+
+    #[test]
+    fn callers_are_named_by_metadata_and_bad_values_by_their_key() {
+        assert_eq!(caller(&HeaderMap::new()).unwrap(), Caller::default());
+        let mut both = headers(TENANT, "maps-eu");
+        both.insert(PRIORITY, "bulk".parse().unwrap());
+        assert_eq!(caller(&both).unwrap(), Caller { tenant: "maps-eu".parse().unwrap(), priority: Priority::Bulk });
+        let long = "x".repeat(64);
+        for (name, bad) in [(TENANT, ""), (TENANT, "a b"), (TENANT, &long), (PRIORITY, "urgent"), (PRIORITY, "1")] {
+            let error = caller(&headers(name, bad)).unwrap_err();
+            assert_eq!(error.field(), Some(name), "{error}");
+            assert!(error.to_string().contains("letters") || error.to_string().contains("interactive, normal, bulk"), "{error}");
+        }
+        both.append(TENANT, "other".parse().unwrap());
+        assert!(caller(&both).unwrap_err().to_string().contains("more than once"));
     }
 
     #[test]

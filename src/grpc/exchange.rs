@@ -13,6 +13,7 @@ use crate::{
         segment_answer,
         segment_chunks::SegmentChunks,
         segment_convert,
+        status::stream_error,
         stream::{Exchange, Opened},
     },
 };
@@ -48,7 +49,8 @@ impl Exchange for Features {
         Box::new(iter::once(message(Part::Response(answer::response(done)))))
     }
 
-    fn failure(id: String, error: pb::Error) -> Self::Outbound {
+    fn failure(id: String, error: &InferError) -> Self::Outbound {
+        let error = stream_error(error);
         pb::ExtractStreamResponse { id, result: Some(pb::extract_stream_response::Result::Error(error)) }
     }
 }
@@ -84,7 +86,8 @@ impl Exchange for Masks {
         Box::new(iter::once(message(Part::Response(segment_answer::response(done)))))
     }
 
-    fn failure(id: String, error: pb::Error) -> Self::Outbound {
+    fn failure(id: String, error: &InferError) -> Self::Outbound {
+        let error = stream_error(error);
         pb::SegmentStreamResponse { id, result: Some(pb::segment_stream_response::Result::Error(error)) }
     }
 }

@@ -3,42 +3,27 @@
 //! # Design
 //! tonic's own server waits for ever for connections to end, and turns a passed deadline into CANCELLED; both are decided here
 //! instead: after the drain budget connections are dropped, and deadlines are the engine's. Everything else of tonic is used.
-//!
-//! A connection ends by itself in three ways. At its age it is told to go (GOAWAY), so that clients behind a balancer spread over new
-//! servers; ages differ by a tenth, lest all come back at once. Without a byte in either direction for the idle time it is dropped. And
-//! hyper ends one whose peer resets streams faster than they are served (CVE-2023-44487) or sends longer headers than allowed.
 
-use std::{
-    hash::{BuildHasher as _, RandomState},
-    io,
-    net::SocketAddr,
-    sync::Arc,
-    time::Duration,
-};
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 use axum::Router;
-use hyper_util::{
-    rt::{TokioExecutor, TokioIo, TokioTimer},
-    server::conn::auto,
-    service::TowerToHyperService,
-};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use tokio::{
-    io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream},
     sync::{OwnedSemaphorePermit, Semaphore, watch},
     task::JoinSet,
     time::{sleep, timeout},
 };
 use tokio_util::task::AbortOnDropHandle;
-use tracing::{debug, warn};
+use tracing::warn;
 
 use crate::grpc::{
+    WebConfig,
     auth::AuthConfig,
+    connection::{Terms, connection, turned_true},
     reloaded::ReloadError,
     tls::{Tls, TlsConfig},
-    watched::{Activity, Watched},
 };
 
 /// Transport settings of the gRPC port.
@@ -78,6 +63,8 @@ pub struct GrpcConfig {
     pub tls: TlsConfig,
     /// Who may call.
     pub auth: AuthConfig,
+    /// gRPC-Web, for browsers.
+    pub web: WebConfig,
 }
 
 impl Default for GrpcConfig {
@@ -99,6 +86,7 @@ impl Default for GrpcConfig {
             max_header_bytes: 16 << 10,
             tls: TlsConfig::default(),
             auth: AuthConfig::default(),
+            web: WebConfig::default(),
         }
     }
 }
@@ -128,7 +116,7 @@ impl Listener {
     /// # Errors
     /// When a certificate cannot be used, or the address is taken or not ours.
     pub async fn bind(config: GrpcConfig) -> Result<Self, ListenError> {
-        let tls = Tls::open(&config.tls).map_err(ListenError::Tls)?;
+        let tls = Tls::open(&config.tls, config.web.enabled).map_err(ListenError::Tls)?;
         let listener = TcpListener::bind(config.listen).await.map_err(ListenError::Bind)?;
         Ok(Self { listener, tls, config })
     }
@@ -147,25 +135,25 @@ impl Listener {
         let slots = Arc::new(Semaphore::new(self.config.max_connections.max(1)));
         let _watching = self.tls.clone().map(|tls| AbortOnDropHandle::new(tokio::spawn(tls.watch())));
         let terms = Terms::new(&self.config, self.tls.clone());
-        let mut connections = JoinSet::new();
+        let mut open = JoinSet::new();
         loop {
             tokio::select! {
                 () = turned_true(&mut draining) => break,
-                Some(_ended) = connections.join_next(), if !connections.is_empty() => {}
+                Some(_ended) = open.join_next(), if !open.is_empty() => {}
                 accepted = self.accept(&slots) => {
                     if let Some((stream, slot)) = accepted {
-                        connections.spawn(connection(terms.clone(), stream, app.clone(), draining.clone(), slot));
+                        open.spawn(connection(terms.clone(), stream, app.clone(), draining.clone(), slot));
                     }
                 }
             }
         }
         drop(self.listener);
-        let all_ended = async { while connections.join_next().await.is_some() {} };
+        let all_ended = async { while open.join_next().await.is_some() {} };
         if timeout(budget, all_ended).await.is_ok() {
             return 0;
         }
-        let n_dropped = connections.len();
-        connections.shutdown().await;
+        let n_dropped = open.len();
+        open.shutdown().await;
         n_dropped
     }
 
@@ -184,115 +172,5 @@ impl Listener {
                 None
             }
         }
-    }
-}
-
-/// Resolves once the drain has begun; a dropped sender counts as begun.
-async fn turned_true(draining: &mut watch::Receiver<bool>) {
-    let _sender_gone = draining.wait_for(|draining| *draining).await;
-}
-
-fn http2(config: &GrpcConfig) -> auto::Builder<TokioExecutor> {
-    let mut builder = auto::Builder::new(TokioExecutor::new()).http2_only();
-    builder
-        .http2()
-        .timer(TokioTimer::new())
-        .initial_stream_window_size(config.stream_window_bytes)
-        .initial_connection_window_size(config.connection_window_bytes)
-        .max_frame_size(config.max_frame_bytes)
-        .max_send_buf_size(config.send_buffer_bytes)
-        .max_concurrent_streams(config.max_streams_per_connection)
-        .max_header_list_size(config.max_header_bytes)
-        .keep_alive_interval((config.keepalive_s > 0).then(|| Duration::from_secs(config.keepalive_s)))
-        .keep_alive_timeout(Duration::from_secs(config.keepalive_timeout_s));
-    builder
-}
-
-/// What every connection is served under.
-#[derive(Clone)]
-struct Terms {
-    builder: auto::Builder<TokioExecutor>,
-    tls: Option<Tls>,
-    /// Longest silence.
-    idle: Option<Duration>,
-    age: Option<Duration>,
-    grace: Duration,
-}
-
-impl Terms {
-    fn new(config: &GrpcConfig, tls: Option<Tls>) -> Self {
-        let limit = |seconds: u64| (seconds > 0).then(|| Duration::from_secs(seconds));
-        Self {
-            builder: http2(config),
-            tls,
-            idle: limit(config.idle_timeout_s),
-            age: limit(config.max_connection_age_s),
-            grace: Duration::from_secs(config.max_connection_age_grace_s),
-        }
-    }
-}
-
-/// Resolves after a time, or never.
-async fn after(time: Option<Duration>) {
-    match time {
-        Some(time) => sleep(time).await,
-        None => std::future::pending().await,
-    }
-}
-
-/// An age, a tenth more or less. Fresh hashers have random keys, which is random enough here.
-fn jittered(age: Duration) -> Duration {
-    let draw = u32::try_from(RandomState::new().hash_one(0u8) % 1001).unwrap_or_default();
-    age.mul_f64(0.9 + 0.2 * f64::from(draw) / 1000.0)
-}
-
-/// Serves one connection until it ends, is told to go, or falls silent.
-async fn connection(terms: Terms, stream: TcpStream, app: Router, draining: watch::Receiver<bool>, _slot: OwnedSemaphorePermit) {
-    let activity = Activity::new();
-    let stream = Watched::new(stream, activity.clone());
-    let serving = async {
-        match &terms.tls {
-            None => serve(&terms, stream, app, draining).await,
-            Some(tls) => match tls.accept(stream).await {
-                Ok(stream) => serve(&terms, stream, app, draining).await,
-                Err(error) => debug!(%error, "handshake failed"),
-            },
-        }
-    };
-    let silence = async {
-        match terms.idle {
-            Some(limit) => activity.ceased(limit).await,
-            None => std::future::pending().await,
-        }
-    };
-    tokio::select! {
-        () = serving => {}
-        () = silence => debug!("connection dropped: no byte came or went for the idle time"),
-    }
-}
-
-async fn serve<S>(terms: &Terms, stream: S, app: Router, mut draining: watch::Receiver<bool>)
-where
-    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
-{
-    let serving = terms.builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(app));
-    tokio::pin!(serving);
-    let ended = tokio::select! {
-        ended = serving.as_mut() => ended,
-        () = turned_true(&mut draining) => {
-            // GOAWAY: the client opens no further streams here, and the connection ends with its last call.
-            serving.as_mut().graceful_shutdown();
-            serving.await
-        }
-        () = after(terms.age.map(jittered)) => {
-            serving.as_mut().graceful_shutdown();
-            match timeout(terms.grace, serving).await {
-                Ok(ended) => ended,
-                Err(_elapsed) => return debug!("connection dropped: its calls outlived its age and grace"),
-            }
-        }
-    };
-    if let Err(error) = ended {
-        debug!(%error, "connection ended early");
     }
 }

@@ -9,9 +9,12 @@ pub mod pb;
 mod answer;
 mod auth;
 mod chunks;
+mod connection;
+mod converse;
 mod convert;
 mod edge;
 mod exchange;
+mod kserve;
 mod listener;
 mod observe;
 mod reloaded;
@@ -21,13 +24,15 @@ mod segment_convert;
 mod service;
 mod status;
 mod stream;
+mod tail;
 mod tls;
 mod watched;
+mod web;
 
 use std::sync::Arc;
 
 use axum::{Router, middleware};
-use tonic::service::Routes;
+use tonic::{codec::CompressionEncoding, service::Routes};
 use tonic_health::{ServingStatus, server::HealthReporter};
 use tonic_reflection::server::Builder as Reflection;
 
@@ -37,6 +42,7 @@ pub use listener::{GrpcConfig, ListenError, Listener};
 pub use reloaded::ReloadError;
 pub use service::DenseVisionService;
 pub use tls::TlsConfig;
+pub use web::WebConfig;
 
 use thiserror::Error;
 
@@ -44,12 +50,18 @@ use crate::{
     engine::Engine,
     grpc::{
         auth::Auth,
-        pb::{FILE_DESCRIPTOR_SET, v1::dense_vision_server::DenseVisionServer},
+        kserve::KserveService,
+        pb::{
+            FILE_DESCRIPTOR_SET, inference::grpc_inference_service_server::GrpcInferenceServiceServer,
+            v1::dense_vision_server::DenseVisionServer,
+        },
     },
 };
 
 /// Name of the service, as in health checks.
 pub const SERVICE_NAME: &str = "densevit.v1.DenseVision";
+/// Name of the service of the Open Inference Protocol.
+pub const KSERVE_SERVICE_NAME: &str = "inference.GRPCInferenceService";
 
 /// Health as the `grpc.health.v1` service tells it: the server as a whole (""), the service, and each model as `models/NAME`.
 #[derive(Clone)]
@@ -69,7 +81,16 @@ impl Health {
             self.0.set_service_status(format!("models/{model}"), status).await;
         }
         self.0.set_service_status(SERVICE_NAME, status).await;
+        self.0.set_service_status(KSERVE_SERVICE_NAME, status).await;
         self.0.set_service_status("", status).await;
+    }
+}
+
+impl Health {
+    /// Tells whether one model answers requests.
+    async fn set_model(&self, model: &str, is_serving: bool) {
+        let status = if is_serving { ServingStatus::Serving } else { ServingStatus::NotServing };
+        self.0.set_service_status(format!("models/{model}"), status).await;
     }
 }
 
@@ -82,14 +103,23 @@ pub enum GrpcError {
     /// The file of tokens cannot be used.
     #[error("cannot read the tokens")]
     Tokens(#[from] ReloadError),
+    /// An origin is none.
+    #[error("grpc.web.allow_origins names something that is no origin")]
+    Origin(#[source] http::header::InvalidHeaderValue),
 }
 
-/// All services of the port: DenseVision, health, reflection (v1 and v1alpha).
+/// All services of the port: DenseVision, the Open Inference Protocol, health, reflection (v1 and v1alpha).
 ///
 /// # Errors
-/// When the descriptor set of the build cannot be decoded, or the file of tokens cannot be used.
+/// When the descriptor set of the build cannot be decoded, the file of tokens cannot be used, or `grpc.web` names no origin.
 pub fn router(engine: Arc<Engine>, config: &GrpcConfig) -> Result<(Router, Health), GrpcError> {
     let (reporter, health_service) = tonic_health::server::health_reporter();
+    let kserve = KserveService::new(Arc::clone(&engine), Health(reporter.clone()));
+    let kserve = GrpcInferenceServiceServer::new(kserve)
+        .accept_compressed(CompressionEncoding::Gzip)
+        .accept_compressed(CompressionEncoding::Deflate)
+        .max_decoding_message_size(config.max_message_bytes)
+        .max_encoding_message_size(usize::MAX);
     let service = DenseVisionService::new(engine, config.max_message_bytes);
     let dense_vision =
         DenseVisionServer::new(service).max_decoding_message_size(config.max_message_bytes).max_encoding_message_size(usize::MAX);
@@ -99,13 +129,16 @@ pub fn router(engine: Arc<Engine>, config: &GrpcConfig) -> Result<(Router, Healt
             .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
     };
     let routes = Routes::new(dense_vision)
+        .add_service(kserve)
         .add_service(health_service)
         .add_service(reflection().build_v1()?)
         .add_service(reflection().build_v1alpha()?);
-    let mut router = routes.into_axum_router();
+    let mut router = routes.into_axum_router().layer(middleware::from_fn(edge::edge));
     if let Some(auth) = Auth::open(&config.auth)? {
         tokio::spawn(auth.clone().watch());
+        // Outside the edge, which reads the tenant; inside CORS, whose preliminary questions carry no token.
         router = router.layer(middleware::from_fn_with_state(auth, auth::authenticated));
     }
-    Ok((router.layer(middleware::from_fn(edge::edge)), Health(reporter)))
+    let router = web::with_web(router, &config.web).map_err(GrpcError::Origin)?;
+    Ok((router, Health(reporter)))
 }

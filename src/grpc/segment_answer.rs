@@ -27,7 +27,6 @@ pub(super) fn response(segmented: Segmented) -> pb::SegmentResponse {
 #[must_use]
 pub(super) fn header(segmented: &Segmented) -> pb::SegmentHeader {
     let manifest = segmented.model.manifest();
-    let [x, y, dx, dy] = segmented.raster;
     let has_labels = matches!(segmented.format, MaskFormat::Labels | MaskFormat::Png);
     pb::SegmentHeader {
         model: manifest.name.clone(),
@@ -41,13 +40,19 @@ pub(super) fn header(segmented: &Segmented) -> pb::SegmentHeader {
         classes: segmented.classes.iter().map(|found| class_area(*found, manifest)).collect(),
         input: Some(answer::size(segmented.geometry.input_size())),
         original: Some(answer::size(segmented.geometry.original_size())),
-        raster_to_image: Some(pb::Affine { x0: x + dx / 2.0, dx, y0: y + dy / 2.0, dy }),
+        raster_to_image: Some(affine(segmented)),
         n_windows: answer::to_u32(segmented.n_windows),
         data_bytes: segmented.data.len() as u64,
         n_masks: answer::to_u32(segmented.masks.len()),
         warnings: segmented.warnings.clone(),
         timing: Some(answer::timing(&segmented.timing)),
     }
+}
+
+/// Centres of the raster's pixels in pixels of the original image.
+pub(super) fn affine(segmented: &Segmented) -> pb::Affine {
+    let [x, y, dx, dy] = segmented.raster;
+    pb::Affine { x0: x + dx / 2.0, dx, y0: y + dy / 2.0, dy }
 }
 
 fn class_area(found: ClassArea, manifest: &Manifest) -> pb::ClassArea {

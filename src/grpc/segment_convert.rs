@@ -47,6 +47,7 @@ fn mask_request(masks: pb::SegmentOptions) -> Result<MaskRequest, InferError> {
         tolerance,
         keep_empty: masks.keep_empty,
         windows: masks.windows.map_or(Ok(WindowRequest::Automatic), windows)?,
+        with_scores: false,
     })
 }
 

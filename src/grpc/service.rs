@@ -1,20 +1,17 @@
 //! The `DenseVision` service: unwrap the request, call the engine, convert the answer.
 
-use std::{pin::Pin, sync::Arc};
+use std::sync::Arc;
 
-use futures_util::stream::{self, Stream};
-use tokio::sync::mpsc;
-use tokio_stream::wrappers::ReceiverStream;
-use tokio_util::task::AbortOnDropHandle;
+use futures_util::stream;
 use tonic::{Request, Response, Status, Streaming};
-use tracing::{Instrument as _, Span};
 
 use crate::{
-    engine::{Clock, Engine, Extracted, Segmented},
+    engine::{Engine, Extracted, Segmented},
     grpc::pb::v1::{self as pb, dense_vision_server::DenseVision},
     grpc::{
         answer,
         chunks::Chunks,
+        converse::{Answers, clock, converse},
         convert,
         exchange::{Features, Masks},
         observe::observe,
@@ -22,12 +19,9 @@ use crate::{
         segment_chunks::SegmentChunks,
         segment_convert,
         status::status,
-        stream::{self as bidirectional, Exchange},
+        stream::OnFailure,
     },
 };
-
-/// Messages of a bidirectional call that wait for the client to read them.
-const OUTBOUND_MESSAGES: usize = 2;
 
 /// gRPC adapter over the engine.
 #[derive(Clone, Debug)]
@@ -62,27 +56,7 @@ impl DenseVisionService {
         observe(method, clock, outcome.as_ref().map(|done| &done.timing));
         outcome.map_err(|error| status(&error))
     }
-
-    /// Starts a bidirectional call. It lives as long as the stream of answers: a client that leaves takes its requests along.
-    fn converse<X: Exchange>(&self, request: Request<Streaming<X::Inbound>>) -> Answers<X::Outbound> {
-        let clock = clock(&request);
-        let (outbound, answers) = mpsc::channel(OUTBOUND_MESSAGES);
-        let call = bidirectional::serve::<X>(Arc::clone(&self.engine), request.into_inner(), outbound, clock);
-        let task = AbortOnDropHandle::new(tokio::spawn(call.instrument(Span::current())));
-        Box::pin(stream::unfold((ReceiverStream::new(answers), task), |(mut answers, task)| async move {
-            let answer = futures_util::StreamExt::next(&mut answers).await?;
-            Some((answer, (answers, task)))
-        }))
-    }
 }
-
-/// When the request came, as the outermost layer saw it.
-fn clock<T>(request: &Request<T>) -> Clock {
-    request.extensions().get::<Clock>().copied().unwrap_or_else(Clock::unlimited)
-}
-
-/// A boxed stream of answers.
-type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
 #[tonic::async_trait]
 impl DenseVision for DenseVisionService {
@@ -109,7 +83,7 @@ impl DenseVision for DenseVisionService {
         &self,
         request: Request<Streaming<pb::ExtractStreamRequest>>,
     ) -> Result<Response<Self::ExtractStreamStream>, Status> {
-        Ok(Response::new(self.converse::<Features>(request)))
+        Ok(Response::new(converse::<Features>(&self.engine, request, OnFailure::Answer)))
     }
 
     async fn segment(&self, request: Request<pb::SegmentRequest>) -> Result<Response<pb::SegmentResponse>, Status> {
@@ -130,7 +104,7 @@ impl DenseVision for DenseVisionService {
         &self,
         request: Request<Streaming<pb::SegmentStreamRequest>>,
     ) -> Result<Response<Self::SegmentStreamStream>, Status> {
-        Ok(Response::new(self.converse::<Masks>(request)))
+        Ok(Response::new(converse::<Masks>(&self.engine, request, OnFailure::Answer)))
     }
 
     async fn list_models(&self, _request: Request<pb::ListModelsRequest>) -> Result<Response<pb::ListModelsResponse>, Status> {

@@ -6,6 +6,7 @@
 //! | unknown model or version | `NOT_FOUND` | `ResourceInfo` |
 //! | a bound is reached | `RESOURCE_EXHAUSTED` | `RetryInfo` |
 //! | the caller's deadline passed | `DEADLINE_EXCEEDED` | |
+//! | models that do not load, or that callers may not touch | `FAILED_PRECONDITION` | |
 //! | shutting down, not ready | `UNAVAILABLE` | |
 //! | a fault of the server | `INTERNAL` | none; the cause goes to the log only |
 
@@ -26,6 +27,7 @@ pub fn code(cause: ErrorCode) -> Code {
         ErrorCode::NotFound => Code::NotFound,
         ErrorCode::Overloaded => Code::ResourceExhausted,
         ErrorCode::DeadlineExceeded => Code::DeadlineExceeded,
+        ErrorCode::FailedPrecondition => Code::FailedPrecondition,
         ErrorCode::Unavailable => Code::Unavailable,
         ErrorCode::Internal => Code::Internal,
     }
@@ -87,6 +89,7 @@ mod tests {
             (InferError::NotFound { field: "model.name", message: String::new() }, Code::NotFound),
             (InferError::Overloaded { message: String::new(), retry_after: Duration::ZERO }, Code::ResourceExhausted),
             (InferError::DeadlineExceeded { stage: "in the queue" }, Code::DeadlineExceeded),
+            (InferError::Refused { message: String::new() }, Code::FailedPrecondition),
             (InferError::Unavailable { message: String::new() }, Code::Unavailable),
             (InferError::internal("running", "boom"), Code::Internal),
         ];

@@ -18,8 +18,7 @@ use tracing::{Instrument as _, Span};
 
 use crate::{
     engine::{Clock, Engine, InferError},
-    grpc::pb::v1 as pb,
-    grpc::status::stream_error,
+    grpc::status::status,
 };
 
 /// Longest id of a request, in bytes.
@@ -61,7 +60,7 @@ pub(super) trait Exchange: 'static {
     fn messages(id: String, done: Self::Done, chunked: bool) -> Box<dyn Iterator<Item = Self::Outbound> + Send>;
 
     /// The message of a failure.
-    fn failure(id: String, error: pb::Error) -> Self::Outbound;
+    fn failure(id: String, error: &InferError) -> Self::Outbound;
 }
 
 /// Outgoing half of a call.
@@ -70,6 +69,15 @@ pub(super) type Outbound<X> = mpsc::Sender<Result<<X as Exchange>::Outbound, Sta
 /// An answer with the id of its request.
 type Answer<T> = (String, Result<T, InferError>);
 type Task<T> = AbortOnDropHandle<Answer<T>>;
+
+/// What the failure of one request means for its call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum OnFailure {
+    /// It is answered, and the call goes on.
+    Answer,
+    /// Its status ends the call.
+    End,
+}
 
 /// What the first message of a call says of the whole call.
 #[derive(Clone, Copy, Debug, Default)]
@@ -120,6 +128,7 @@ pub(super) async fn serve<X: Exchange>(
     mut inbound: Streaming<X::Inbound>,
     outbound: Outbound<X>,
     clock: Clock,
+    on_failure: OnFailure,
 ) {
     let window = engine.limits().max_in_flight_per_stream.max(1);
     let mut options = CallOptions::default();
@@ -150,7 +159,7 @@ pub(super) async fn serve<X: Exchange>(
             },
             Some(answer) = next_answer(&mut in_flight), if n_in_flight > 0 => {
                 let answer = answer.unwrap_or_else(|error| (String::new(), Err(InferError::internal("answering a request", error))));
-                if send::<X>(&outbound, answer, options.chunked).await.is_err() {
+                if send::<X>(&outbound, answer, options.chunked, on_failure).await.is_err() {
                     return;
                 }
             }
@@ -192,10 +201,15 @@ async fn send<X: Exchange>(
     outbound: &Outbound<X>,
     (id, outcome): Answer<X::Done>,
     chunked: bool,
+    on_failure: OnFailure,
 ) -> Result<(), mpsc::error::SendError<()>> {
     let gone = |_unsent| mpsc::error::SendError(());
     match outcome {
-        Err(error) => outbound.send(Ok(X::failure(id, stream_error(&error)))).await.map_err(gone),
+        Err(error) if on_failure == OnFailure::End => {
+            outbound.send(Err(status(&error))).await.map_err(gone)?;
+            Err(mpsc::error::SendError(()))
+        }
+        Err(error) => outbound.send(Ok(X::failure(id, &error))).await.map_err(gone),
         Ok(done) => {
             for message in X::messages(id, done, chunked) {
                 outbound.send(Ok(message)).await.map_err(gone)?;

@@ -25,8 +25,9 @@ use tokio_rustls::{
 
 use crate::grpc::reloaded::{NamedFile, ReloadError, Reloaded};
 
-/// The protocol that is negotiated.
-const ALPN_HTTP2: &[u8] = b"h2";
+/// Protocols that are negotiated.
+const HTTP2: &[u8] = b"h2";
+const HTTP1: &[u8] = b"http/1.1";
 
 /// Transport security of the gRPC port.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -65,11 +66,11 @@ pub(super) struct Tls {
 }
 
 impl Tls {
-    /// Reads the files, if any are named.
+    /// Reads the files, if any are named. Browsers may speak HTTP/1.1.
     ///
     /// # Errors
     /// When one is missing or cannot be used.
-    pub(super) fn open(config: &TlsConfig) -> Result<Option<Self>, ReloadError> {
+    pub(super) fn open(config: &TlsConfig, with_browsers: bool) -> Result<Option<Self>, ReloadError> {
         let named = |key, file: &PathBuf| NamedFile { key, file: file.clone() };
         let files = [
             named("grpc.tls.certificate", &config.certificate),
@@ -85,8 +86,14 @@ impl Tls {
             _ => {}
         }
         let files = files.into_iter().filter(is_set).collect();
+        let protocols = if with_browsers { vec![HTTP2.to_vec(), HTTP1.to_vec()] } else { vec![HTTP2.to_vec()] };
+        let make = move |files: &[NamedFile], contents: &[Vec<u8>]| {
+            let mut config = configuration(files, contents)?;
+            config.alpn_protocols.clone_from(&protocols);
+            Ok(config)
+        };
         Ok(Some(Self {
-            configuration: Arc::new(Reloaded::open("certificates", files, Box::new(configuration))?),
+            configuration: Arc::new(Reloaded::open("certificates", files, Box::new(make))?),
             reload_every: (config.reload_s > 0).then(|| Duration::from_secs(config.reload_s)),
             handshake_timeout: Duration::from_secs(config.handshake_timeout_s.max(1)),
         }))
@@ -135,9 +142,7 @@ fn configuration(files: &[NamedFile], contents: &[Vec<u8>]) -> Result<ServerConf
             builder.with_client_cert_verifier(verifier.map_err(|error| file.problem(error))?)
         }
     };
-    let mut config = builder.with_single_cert(chain, private).map_err(|error| certificate.problem(error))?;
-    config.alpn_protocols = vec![ALPN_HTTP2.to_vec()];
-    Ok(config)
+    builder.with_single_cert(chain, private).map_err(|error| certificate.problem(error))
 }
 
 fn certificates(file: &NamedFile, pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, ReloadError> {

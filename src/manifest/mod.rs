@@ -9,7 +9,7 @@ mod spec;
 
 pub use backbone::BackboneFile;
 pub use digest::{sha256, sha256_file};
-pub use repository::{FORMAT, MANIFEST_FILE, ModelEntry, RepositoryError, is_valid_name, load_dir, scan};
+pub use repository::{FORMAT, MANIFEST_FILE, ModelEntry, RepositoryError, is_valid_name, load_dir, model_dirs, scan};
 pub use segmenter::{ClassSpec, SegmentForm, SegmentInput, SegmentScores, SegmenterFile};
 pub use spec::{
     Architecture, Facet, FfnKind, Interpolation, LiftFile, LiftForm, LiftScore, Manifest, PositionSpec, PositionVariant,

@@ -71,14 +71,21 @@ pub struct ModelEntry {
 /// # Errors
 /// [`RepositoryError`] for the first directory that is not in order; a folder without `model.toml` is one.
 pub fn scan(repository: &Path) -> Result<Vec<ModelEntry>, RepositoryError> {
-    let mut entries = Vec::new();
-    for name in folders(repository)? {
-        for version in folders(&name)? {
-            entries.push(load_dir(&version)?);
-        }
-    }
+    let mut entries = model_dirs(repository)?.iter().map(|dir| load_dir(dir)).collect::<Result<Vec<_>, _>>()?;
     entries.sort_by(|a, b| (&a.manifest.name, a.manifest.version).cmp(&(&b.manifest.name, b.manifest.version)));
     Ok(entries)
+}
+
+/// The folders `NAME/VERSION` of a repository, whatever is in them. Hidden ones are passed over.
+///
+/// # Errors
+/// [`RepositoryError::Read`].
+pub fn model_dirs(repository: &Path) -> Result<Vec<PathBuf>, RepositoryError> {
+    let mut dirs = Vec::new();
+    for name in folders(repository)? {
+        dirs.extend(folders(&name)?);
+    }
+    Ok(dirs)
 }
 
 /// Reads one model directory. Digests of the files are not compared yet; see [`ModelEntry::verify`].

@@ -71,6 +71,13 @@ pub enum RuntimeError {
         #[source]
         source: Source,
     },
+    /// A run cannot be made to end early.
+    #[error("preparing a run to be ended early, or ending it")]
+    Termination {
+        /// Why.
+        #[source]
+        source: Source,
+    },
     /// The graph returned an output of another shape or type than its manifest promises.
     #[error("output {output} of {model} has shape {shape:?}, expected {expected:?}")]
     Output {

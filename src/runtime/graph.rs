@@ -38,7 +38,7 @@ pub fn run_graph(library: &Library, path: &Path, inputs: &[(&str, Array)], outpu
             TensorRef::from_array_view((array.shape.clone(), array.values.as_slice())).map_err(|error| failed(error.into()))?;
         values.push((name, tensor.into()));
     }
-    let results = session.run(values).map_err(failed)?;
+    let results = session.run(values, None).map_err(failed)?;
     let to_array = |value: ort::value::DynValue| {
         let (shape, values) = value.try_extract_tensor::<f32>().map_err(|error| failed(error.into()))?;
         let shape = shape.iter().map(|&extent| usize::try_from(extent).unwrap_or(0)).collect();

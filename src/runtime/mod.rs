@@ -16,6 +16,7 @@ mod model;
 mod provider;
 mod runner;
 mod session;
+mod termination;
 mod threads;
 mod values;
 mod view;
@@ -27,7 +28,8 @@ pub use self::{
     library::{Library, Versions},
     model::{FitPosition, GraphTools, PositionTable, RuntimeConfig, RuntimeModel},
     provider::Provider,
-    runner::ModelRunner,
+    runner::{ModelRunner, WarmUp},
+    termination::Termination,
     threads::{ThreadConfig, cpu_quota},
     view::{FeatureKey, Features, RunKey, RunOutput},
 };

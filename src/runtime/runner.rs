@@ -4,7 +4,11 @@
 //! A session computes all of its graph, so there is one session for each set of outputs in use, created when first needed and
 //! kept in a small cache. Outputs stay in the buffers that ONNX Runtime made; the views that leave here share them.
 
-use std::{mem, sync::Arc, time::Instant};
+use std::{
+    mem,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use ort::{
     session::SessionInputValue,
@@ -17,6 +21,7 @@ use super::{
     lru::Lru,
     model::RuntimeModel,
     session::ViewSession,
+    termination::Termination,
     values::Values,
     view::{Features, RunKey, RunOutput, View},
 };
@@ -32,6 +37,19 @@ pub struct ModelRunner {
     sessions: Lru<View, ViewSession>,
     /// Pixels of a batch, kept between runs.
     stacked: Vec<u8>,
+    /// What ends the run of now.
+    termination: Option<Termination>,
+    /// Time that creating sessions took in all.
+    creation: Duration,
+}
+
+/// What a first run told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WarmUp {
+    /// Names of the providers used.
+    pub providers: Vec<&'static str>,
+    /// Time of the run, without that of creating sessions.
+    pub run_time: Duration,
 }
 
 impl ModelRunner {
@@ -39,7 +57,7 @@ impl ModelRunner {
     #[must_use]
     pub fn new(model: &Arc<RuntimeModel>) -> Self {
         let sessions = Lru::new(model.max_sessions);
-        Self { model: Arc::clone(model), sessions, stacked: Vec::new() }
+        Self { model: Arc::clone(model), sessions, stacked: Vec::new(), termination: None, creation: Duration::ZERO }
     }
 
     /// The shared part of the model.
@@ -48,17 +66,36 @@ impl ModelRunner {
         &self.model
     }
 
-    /// Runs a grey image, so that the sessions of `key` exist and have their memory. Returns the names of the providers used.
+    /// Runs a grey image, so that the sessions of `key` exist and have their memory.
     ///
     /// # Errors
     /// Those of [`ModelRunner::run`].
-    pub fn warm_up(&mut self, key: &RunKey) -> Result<Vec<&'static str>, RuntimeError> {
+    pub fn warm_up(&mut self, key: &RunKey) -> Result<WarmUp, RuntimeError> {
         let n_bytes = key.height as usize * key.width as usize * 3;
         let unsupported = || self.unsupported_size(key);
         let image = RgbImage::new(key.height, key.width, vec![127; n_bytes]).ok_or_else(unsupported)?;
+        let (started, creation) = (Instant::now(), self.creation);
         self.run(key, &[image])?;
+        let run_time = started.elapsed().saturating_sub(self.creation - creation);
         let view = View::backbone(key, &self.model.manifest);
-        Ok(self.sessions.find(&view).map(|session| session.providers.clone()).unwrap_or_default())
+        let providers = self.sessions.find(&view).map(|session| session.providers.clone()).unwrap_or_default();
+        Ok(WarmUp { providers, run_time })
+    }
+
+    /// Runs a batch that `termination` can end.
+    ///
+    /// # Errors
+    /// Those of [`ModelRunner::run`], and [`RuntimeError::Run`] when it was ended.
+    pub fn run_until(
+        &mut self,
+        key: &RunKey,
+        images: &[RgbImage],
+        termination: Termination,
+    ) -> Result<Vec<RunOutput>, RuntimeError> {
+        self.termination = Some(termination);
+        let outputs = self.run(key, images);
+        self.termination = None;
+        outputs
     }
 
     /// Runs a batch; one output per image, in order.
@@ -140,8 +177,10 @@ impl ModelRunner {
         let mut stacked = mem::take(&mut self.stacked);
         let pixels = stack(images, &mut stacked);
         let names = view.outputs();
+        let termination = self.termination.clone();
         let session = self.session(view)?;
-        let result = run_backbone(session, key, images.len(), pixels, position.as_deref().map(Vec::as_slice), grid);
+        let run = BackboneRun { key, n_images: images.len(), position: position.as_deref().map(Vec::as_slice), grid };
+        let result = run.run(session, pixels, termination.as_ref());
         self.stacked = stacked;
         result.map(|outputs| Values::new(names, outputs)).map_err(|source| self.failed(source))
     }
@@ -152,13 +191,14 @@ impl ModelRunner {
         let n_passes = key.lift_passes(manifest);
         let Some(tap) = manifest.lift.as_ref().map(|lift| lift.tap) else { return Ok(Vec::new()) };
         let (mut maps, mut doubled): (Vec<DynValue>, Option<DynValue>) = (Vec::new(), None);
+        let termination = self.termination.clone();
         for pass in 1..=n_passes {
             let missing = || self.failed("the backbone left nothing for the LiFT head");
             let map = maps.last().or_else(|| made.find(&io_names::patches(tap))).ok_or_else(missing)?;
             let pixels = doubled.as_ref().or_else(|| made.find(io_names::PIXELS)).ok_or_else(missing)?;
             let inputs = vec![(io_names::FEATURES, map.into()), (io_names::PIXELS, pixels.into())];
             let session = self.session(&View::Lift { is_last: pass == n_passes })?;
-            let mut outputs = session.run(inputs).map_err(|source| self.failed(source))?.into_iter();
+            let mut outputs = session.run(inputs, termination.as_ref()).map_err(|source| self.failed(source))?.into_iter();
             maps.push(outputs.next().ok_or_else(|| self.failed("the LiFT head has no output"))?);
             doubled = outputs.next();
         }
@@ -184,7 +224,8 @@ impl ModelRunner {
             let map = map.ok_or_else(|| self.failed("nothing was left for the segmentation head"))?;
             inputs.push((name.as_str(), map.into()));
         }
-        let outputs = self.session(&View::Segment)?.run(inputs).map_err(|source| self.failed(source))?;
+        let termination = self.termination.clone();
+        let outputs = self.session(&View::Segment)?.run(inputs, termination.as_ref()).map_err(|source| self.failed(source))?;
         let scores = outputs.into_iter().next().zip(model.manifest.scores_shape([key.height, key.width]));
         let (scores, shape) = scores.ok_or_else(|| self.failed("the segmentation head has no output"))?;
         Cut { manifest: &model.manifest, n_images }.maps((io_names::PROBABILITIES, scores), shape)
@@ -220,7 +261,9 @@ impl ModelRunner {
             let graph = graph.ok_or_else(|| self.failed("the model has no head"))?;
             let started = Instant::now();
             let session = ViewSession::create(graph, view.outputs(), &self.model.sessions)?;
-            let (model, elapsed) = (&self.model.manifest.name, started.elapsed());
+            let elapsed = started.elapsed();
+            self.creation += elapsed;
+            let model = &self.model.manifest.name;
             tracing::info!(%model, providers = ?session.providers, ?view, ?elapsed, "{model} has a session on {:?}", session.providers);
             self.sessions.insert(view.clone(), session);
         }
@@ -244,22 +287,26 @@ impl ModelRunner {
     }
 }
 
-fn run_backbone(
-    session: &mut ViewSession,
-    key: &RunKey,
+/// What the backbone's inputs are made of.
+struct BackboneRun<'a> {
+    key: &'a RunKey,
     n_images: usize,
-    pixels: &[u8],
-    position: Option<&[f32]>,
-    [rows, cols]: [usize; 2],
-) -> Result<Vec<DynValue>, Source> {
-    let shape = [n_images, key.height as usize, key.width as usize, 3];
-    let image: SessionInputValue<'_> = TensorRef::from_array_view((shape, pixels))?.into();
-    let mut inputs = vec![(io_names::IMAGE, image)];
-    if let Some(position) = position.filter(|_| session.has_input(io_names::POSITION)) {
-        let n_cells = rows * cols;
-        inputs.push((io_names::POSITION, TensorRef::from_array_view(([1, n_cells, position.len() / n_cells], position))?.into()));
+    position: Option<&'a [f32]>,
+    grid: [usize; 2],
+}
+
+impl BackboneRun<'_> {
+    fn run(&self, session: &mut ViewSession, pixels: &[u8], termination: Option<&Termination>) -> Result<Vec<DynValue>, Source> {
+        let shape = [self.n_images, self.key.height as usize, self.key.width as usize, 3];
+        let image: SessionInputValue<'_> = TensorRef::from_array_view((shape, pixels))?.into();
+        let mut inputs = vec![(io_names::IMAGE, image)];
+        if let Some(position) = self.position.filter(|_| session.has_input(io_names::POSITION)) {
+            let n_cells = self.grid.iter().product::<usize>();
+            let shape = [1, n_cells, position.len() / n_cells];
+            inputs.push((io_names::POSITION, TensorRef::from_array_view((shape, position))?.into()));
+        }
+        session.run(inputs, termination)
     }
-    session.run(inputs)
 }
 
 /// Pixels of a batch one after another; of a single image, its own.

@@ -12,6 +12,7 @@ use super::{
     graph_file::GraphFile,
     library::Library,
     provider::{self, Provider},
+    termination::Termination,
 };
 use crate::tensor::F32View;
 
@@ -55,8 +56,15 @@ impl ViewSession {
     }
 
     /// Runs the graph; the outputs in the order they were asked for, in host memory.
-    pub(super) fn run(&mut self, inputs: Vec<(&str, SessionInputValue<'_>)>) -> Result<Vec<DynValue>, Source> {
-        let mut values = self.session.run(inputs)?;
+    pub(super) fn run(
+        &mut self,
+        inputs: Vec<(&str, SessionInputValue<'_>)>,
+        termination: Option<&Termination>,
+    ) -> Result<Vec<DynValue>, Source> {
+        let mut values = match termination {
+            Some(termination) => self.session.run_with_options(inputs, termination.options())?,
+            None => self.session.run(inputs)?,
+        };
         let take = |name: &String| values.remove(name).ok_or_else(|| format!("the graph has no output {name}").into());
         self.outputs.iter().map(take).collect()
     }

@@ -89,6 +89,7 @@ pub fn init_metrics() -> Result<PrometheusHandle, TelemetryError> {
     let handle = PrometheusBuilder::new()
         .set_buckets_for_metric(Matcher::Suffix("_seconds".into()), &record::SECONDS_BUCKETS)
         .and_then(|builder| builder.set_buckets_for_metric(Matcher::Suffix("_images".into()), &record::IMAGES_BUCKETS))
+        .and_then(|builder| builder.set_buckets_for_metric(Matcher::Suffix("_ratio".into()), &record::RATIO_BUCKETS))
         .and_then(PrometheusBuilder::install_recorder)
         .map_err(TelemetryError::Metrics)?;
     record::describe();

@@ -9,6 +9,8 @@ pub const SECONDS_BUCKETS: [f64; 16] =
     [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0];
 /// Upper bounds of the buckets of batch sizes, in images.
 pub const IMAGES_BUCKETS: [f64; 7] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0];
+/// Upper bounds of the buckets of ratios: 1 is as expected.
+pub const RATIO_BUCKETS: [f64; 9] = [0.25, 0.5, 0.8, 0.9, 1.0, 1.1, 1.25, 2.0, 4.0];
 
 const REQUEST: &str = "densevit_request_duration_seconds";
 const STAGE: &str = "densevit_stage_duration_seconds";
@@ -16,6 +18,9 @@ const BATCH: &str = "densevit_batch_size_images";
 const IN_FLIGHT: &str = "densevit_calls_in_flight";
 const READY: &str = "densevit_ready";
 const REFUSED: &str = "densevit_jobs_dropped_total";
+const RUN: &str = "densevit_run_duration_seconds";
+const PREDICTION: &str = "densevit_run_prediction_ratio";
+const DRAIN: &str = "densevit_queue_drain_seconds";
 
 /// Tells the registry what the metrics mean.
 pub fn describe() {
@@ -25,6 +30,9 @@ pub fn describe() {
     describe_gauge!(IN_FLIGHT, Unit::Count, "Calls that are being answered.");
     describe_gauge!(READY, Unit::Count, "1 while the server takes requests.");
     describe_counter!(REFUSED, Unit::Count, "Jobs that left the queue without a run, by reason.");
+    describe_histogram!(RUN, Unit::Seconds, "Time of a batch on its executor, as predicted and as it was (kind).");
+    describe_histogram!(PREDICTION, Unit::Count, "Predicted time of a batch over its actual time.");
+    describe_gauge!(DRAIN, Unit::Seconds, "Predicted time until everything inside is done, after the last run.");
 }
 
 /// A request was answered: with the time of its stages, or with the label of an error.
@@ -44,7 +52,17 @@ pub fn batch(model: &str, n_images: usize) {
     histogram!(BATCH, "model" => model.to_owned()).record(n_images as f64);
 }
 
-/// A job left the queue without a run: "full", "expired", "cancelled".
+/// A batch has run for `actual`, perhaps as `predicted`; what is inside now should be done after `drain_time`.
+pub fn run(model: &str, predicted: Option<Duration>, actual: Duration, drain_time: Duration) {
+    histogram!(RUN, "model" => model.to_owned(), "kind" => "actual").record(actual);
+    if let Some(predicted) = predicted {
+        histogram!(RUN, "model" => model.to_owned(), "kind" => "predicted").record(predicted);
+        histogram!(PREDICTION, "model" => model.to_owned()).record(predicted.as_secs_f64() / actual.as_secs_f64().max(1e-9));
+    }
+    gauge!(DRAIN, "model" => model.to_owned()).set(drain_time.as_secs_f64());
+}
+
+/// A job left the queue without a run: "full", "tenant_full", "buckets", "too_late", "closed", "expired", "cancelled".
 pub fn dropped(model: &str, reason: &'static str) {
     counter!(REFUSED, "model" => model.to_owned(), "reason" => reason).increment(1);
 }

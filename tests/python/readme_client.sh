@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Runs the Python client of README, as it stands there, against a server with the default model.
+# Runs the Python clients of README, as they stand there, against a server with the default model.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
@@ -12,9 +12,8 @@ stop() {
 }
 trap stop EXIT
 
-# The block of README that begins with ```python.
-awk '/^```python$/ { inside = 1; next } /^```$/ { inside = 0 } inside' README.md >"$scratch/client.py"
-[[ -s $scratch/client.py ]] || { echo "test: README.md holds no \`\`\`python block" >&2; exit 1; }
+# The blocks of README that begin with ```python: client1.py is our own protocol's, client2.py that of KServe.
+awk -v to="$scratch/client" '/^```python$/ { inside = ++n; next } /^```$/ { inside = 0 } inside { print >(to n ".py") }' README.md
 
 target/release/densevit serve --listen 127.0.0.1:0 --no-admin >"$scratch/out" 2>"$scratch/log" &
 server=$!
@@ -27,9 +26,17 @@ for _ in $(seq 300); do
 done
 [[ -n $address ]] || { echo "test: the server was not ready within 30 s" >&2; exit 1; }
 
-sed -i "s/localhost:50051/$address/" "$scratch/client.py"
-grep -q "$address" "$scratch/client.py" || { echo "test: the client of README does not ask localhost:50051" >&2; exit 1; }
-output=$(.venv/bin/python "$scratch/client.py")
-echo "$output"
+# Runs the client of a number, and looks for what it must print.
+run_client() {
+  local client=$scratch/client$1.py output
+  [[ -s $client ]] || { echo "test: README.md holds no \`\`\`python block number $1" >&2; exit 1; }
+  sed -i "s/localhost:50051/$address/" "$client"
+  grep -q "$address" "$client" || { echo "test: client $1 of README does not ask localhost:50051" >&2; exit 1; }
+  output=$(.venv/bin/python "$client")
+  echo "$output"
+  grep -qF "$2" <<<"$output" || { echo "test: client $1 of README did not print $2" >&2; exit 1; }
+}
 # A map of 32 x 48 cells and 384 channels, of the default photo at a shorter side of 448 px.
-grep -q "(32, 48, 384)" <<<"$output" || { echo "test: the client of README did not print the shape of the map" >&2; exit 1; }
+run_client 1 "(32, 48, 384)"
+# The same grid after one LiFT pass in half precision, and labels at the photo's size.
+run_client 2 "(1, 64, 96, 384) float16 (1, 300, 451) 1"

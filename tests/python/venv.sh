@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Puts grpcio and numpy into .venv, pinned by version and checksum; does nothing when they are there.
+# Puts grpcio, numpy and tritonclient into .venv, pinned by version and checksum; does nothing when they are there.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
@@ -9,7 +9,7 @@ if [[ -x .venv/bin/python ]] && cmp -s "$pins" .venv/pins.txt; then
 fi
 python=${PYTHON:-python3}
 "$python" -c 'import venv, ensurepip' 2>/dev/null || { echo "test: Python has no venv (Debian: apt-get install python3-venv)" >&2; exit 1; }
-echo "test: setting up .venv (grpcio, numpy)"
+echo "test: setting up .venv (grpcio, numpy, tritonclient)"
 rm -rf .venv
 "$python" -m venv .venv
 .venv/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --only-binary=:all: -r "$pins"

@@ -5,6 +5,7 @@
 mod bidirectional;
 mod chunked;
 mod errors;
+mod kserve;
 mod lifecycle;
 mod options;
 mod overload;
@@ -12,3 +13,4 @@ mod security;
 mod segment;
 mod support;
 mod unary;
+mod web;

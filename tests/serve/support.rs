@@ -167,8 +167,12 @@ pub fn config(settings: &[(&str, &str)]) -> ServeConfig {
 
 /// A server with the tiny models and some settings.
 pub async fn server_with(settings: &[(&str, &str)]) -> TestServer {
-    let server =
-        Server::start(config(settings)).await.unwrap_or_else(|error| panic!("{error:?} (does `make setup` need to run?)"));
+    server_from(config(settings)).await
+}
+
+/// A server with a configuration.
+pub async fn server_from(config: ServeConfig) -> TestServer {
+    let server = Server::start(config).await.unwrap_or_else(|error| panic!("{error:?} (does `make setup` need to run?)"));
     let (address, admin, engine) = (server.address(), server.admin_address(), server.engine());
     let (stop, stopped) = oneshot::channel();
     let task = tokio::spawn(server.run(async {

@@ -18,6 +18,7 @@ pub(super) struct EncodedMasks {
     pub(super) classes: Vec<ClassArea>,
     pub(super) masks: Vec<ClassMask>,
     pub(super) data: Bytes,
+    pub(super) scores: Option<Bytes>,
     pub(super) unit_bytes: usize,
     pub(super) label_bytes: usize,
 }
@@ -56,11 +57,15 @@ pub(super) fn encode(material: &Material<'_>, request: &MaskRequest) -> Result<E
         classes: classes.clone(),
         masks: Vec::new(),
         data: data.into(),
+        scores: None,
         unit_bytes,
         label_bytes,
     };
     match request.format {
-        MaskFormat::Labels => Ok(plain(label_data(labelled.map), row_bytes)),
+        MaskFormat::Labels => {
+            let scores = request.with_scores.then(|| probabilities(&sampler, material.limits.max_values)).transpose()?;
+            Ok(EncodedMasks { scores: scores.map(Bytes::from), ..plain(label_data(labelled.map), row_bytes) })
+        }
         MaskFormat::Png => {
             let palette = Palette::new(material.specs.iter().map(|class| class.color).collect())?;
             Ok(plain(label_png(&labelled.map, &palette)?, 1))
@@ -70,7 +75,7 @@ pub(super) fn encode(material: &Material<'_>, request: &MaskRequest) -> Result<E
             let classes: Vec<ClassArea> = labelled.summaries.iter().map(area).collect();
             let unit_bytes = 2 * sampler.cols() * classes.len();
             let data = probabilities(&sampler, material.limits.max_values)?.into();
-            Ok(EncodedMasks { classes, masks: Vec::new(), data, unit_bytes, label_bytes })
+            Ok(EncodedMasks { classes, masks: Vec::new(), data, scores: None, unit_bytes, label_bytes })
         }
         MaskFormat::Bits | MaskFormat::Rle | MaskFormat::Polygons => {
             let masks = masks_of_labels(&labelled.map, material.classes, material.limits)?;
@@ -111,7 +116,7 @@ fn per_class(
         Ok(ClassMask { index, bounds, mask })
     });
     let masks = encoded.collect::<Result<_, MaskError>>()?;
-    Ok(EncodedMasks { classes, masks, data: Bytes::new(), unit_bytes: 1, label_bytes: 1 })
+    Ok(EncodedMasks { classes, masks, data: Bytes::new(), scores: None, unit_bytes: 1, label_bytes: 1 })
 }
 
 fn n_points(polygon: &Polygon) -> u64 {

@@ -19,7 +19,7 @@ pub use request::{ClassArea, ClassMask, MaskData, MaskFormat, MaskRequest, MaskS
 
 use crate::{
     engine::{
-        Clock, Engine, InferError, LoadedModel, Timing,
+        Clock, Engine, InferError, InputRequest, Limits, LoadedModel, Timing,
         extract::FeaturePart,
         input::Input,
         segment::{
@@ -29,8 +29,20 @@ use crate::{
             tiles::Runs,
         },
     },
+    manifest::Manifest,
     masks::Scores,
+    preprocess::Recipe,
 };
+
+/// How an image is prepared for masks.
+pub(super) fn mask_recipe(
+    input: &InputRequest,
+    masks: &MaskRequest,
+    manifest: &Manifest,
+    limits: &Limits,
+) -> Result<Recipe, InferError> {
+    SegmentPlan::new(input, masks, manifest, limits).map(|plan| plan.recipe)
+}
 
 impl Engine {
     /// Segments one image.
@@ -38,8 +50,20 @@ impl Engine {
     /// # Errors
     /// See [`InferError`]; nothing of a failed request stays behind, and no other request is affected.
     pub async fn segment(&self, request: SegmentRequest, clock: Clock) -> Result<Segmented, InferError> {
+        let model = self.model(&request.input.model)?;
+        let outcome = self.segment_with(&model, request, clock).await;
+        model.statistics().request(1, clock.arrived.elapsed(), outcome.as_ref().ok().map(|done| &done.timing));
+        outcome
+    }
+
+    /// Segments one image with a model that was found.
+    pub(super) async fn segment_with(
+        &self,
+        model: &Arc<LoadedModel>,
+        request: SegmentRequest,
+        clock: Clock,
+    ) -> Result<Segmented, InferError> {
         let SegmentRequest { input, masks: asked, features } = request;
-        let model = self.model(&input.model)?;
         let manifest = model.manifest();
         let plan = SegmentPlan::new(&input, &asked, manifest, self.limits())?;
         let part = features.map(|features| FeaturePart::new(features, manifest, self.limits())).transpose()?;
@@ -52,33 +76,34 @@ impl Engine {
         }
         let n_bytes =
             [of_masks, of_features.unwrap_or_default()].into_iter().fold(sizes.n_bytes(&input.image), u64::saturating_add);
-        let _place = self.admit(n_bytes)?;
+        let _place = self.admit(model, clock, n_bytes)?;
         let Input { image, geometry, decode, resize } = self.prepare_input(&input, &plan.recipe, clock).await?;
         let raster = MaskRaster::new(&asked, &geometry, manifest, &self.limits().masks)?;
         let selected = part.as_ref().map(|part| part.select(&geometry, manifest)).transpose()?;
 
         let key = part.as_ref().map(FeaturePart::key);
-        let Runs { scores, features, timing } = self.run_windows(&model, key, image, &windows, clock).await?;
+        let Runs { scores, features, timing } = self.run_windows(model, key, image, &windows, clock).await?;
         let encoding = Instant::now();
         let (size, place) = (raster.pixels.size(), raster.place);
         let format = asked.format;
-        let encoded = self.encode_masks(&model, plan, raster, scores, asked, clock).await?;
+        let encoded = self.encode_masks(model, plan, raster, scores, asked, clock).await?;
         let mut extracted = match part.zip(selected) {
             None => None,
-            Some(part) => Some(self.encode_features(&model, part, features, geometry.clone(), clock).await?),
+            Some(part) => Some(self.encode_features(model, part, features, geometry.clone(), clock).await?),
         };
         let (postprocess, total) = (encoding.elapsed(), clock.arrived.elapsed());
         let timing = Timing { decode, resize, postprocess, total, ..timing };
         extracted.iter_mut().for_each(|extracted| extracted.timing = timing);
-        let EncodedMasks { classes, masks, data, unit_bytes, label_bytes } = encoded;
+        let EncodedMasks { classes, masks, data, scores, unit_bytes, label_bytes } = encoded;
         Ok(Segmented {
-            model,
+            model: Arc::clone(model),
             format,
             size,
             raster: place,
             label_bytes,
             classes,
             data,
+            scores,
             unit_bytes,
             masks,
             geometry,

@@ -98,6 +98,7 @@ impl SegmentPlan {
         let of_format = match masks.format {
             MaskFormat::Scores => of_a_pixel(16 * n_classes),
             MaskFormat::Bits | MaskFormat::Rle | MaskFormat::Polygons => of_a_pixel(n_classes),
+            MaskFormat::Labels if masks.with_scores => of_a_pixel(8 + 16 * n_classes),
             MaskFormat::Labels | MaskFormat::Png | MaskFormat::Nothing => n_pixels,
         };
         Ok((8 * n_scores).saturating_add(2 * n_pixels).saturating_add(of_format))

@@ -80,6 +80,8 @@ pub struct MaskRequest {
     pub keep_empty: bool,
     /// Windows on the model's input.
     pub windows: WindowRequest,
+    /// Whether the scores of the classes come with the labels, f16; [`MaskFormat::Labels`] only.
+    pub with_scores: bool,
 }
 
 /// One image to segment.
@@ -143,6 +145,8 @@ pub struct Segmented {
     pub classes: Vec<ClassArea>,
     /// Labels `[rows, cols]`, scores `[rows, cols, n]` or a file; empty for the others.
     pub data: Bytes,
+    /// Scores `[rows, cols, n]` beside the labels, f16, in the order of the classes' indices, when asked for.
+    pub scores: Option<Bytes>,
     /// Bytes of `data` that belong together: a row, or one byte of a file.
     pub unit_bytes: usize,
     /// One mask a class, in the order of `classes`, for the formats that have them.

@@ -263,8 +263,19 @@ fn warm_up_names_the_provider() {
     let mut runner = runner();
     let key = runner.model().default_key(4, 4);
     assert_eq!(key.feature_passes(), 1);
-    assert_eq!(runner.warm_up(&key).unwrap(), ["cpu"]);
+    assert_eq!(runner.warm_up(&key).unwrap().providers, ["cpu"]);
     assert!(library().versions().providers.contains(&"cpu"));
+}
+
+#[test]
+fn a_run_that_is_ended_fails_and_the_next_one_does_not() {
+    let mut runner = runner();
+    let image = || [plain(4, 4, [1, 2, 3])];
+    let termination = Termination::new().unwrap();
+    termination.terminate().unwrap();
+    assert!(matches!(runner.run_until(&key(4, 4, 1), &image(), termination), Err(RuntimeError::Run { .. })));
+    assert!(runner.run_until(&key(4, 4, 1), &image(), Termination::new().unwrap()).is_ok());
+    assert!(runner.run(&key(4, 4, 1), &image()).is_ok());
 }
 
 #[test]
@@ -284,5 +295,5 @@ fn required_provider_that_does_not_load_is_an_error_and_an_optional_one_is_not()
     let is_refused =
         matches!(refused, Err(RuntimeError::ProviderRequired { provider: "cuda", .. } | RuntimeError::Session { .. }));
     assert!(is_refused, "{refused:?}");
-    assert_eq!(with(false).warm_up(&key(2, 2, 0)).unwrap(), ["cpu"]);
+    assert_eq!(with(false).warm_up(&key(2, 2, 0)).unwrap().providers, ["cpu"]);
 }

@@ -10,6 +10,7 @@ use tokio::{
 use tracing::Span;
 
 use super::*;
+use crate::batch::{Caller, Limit, RunError, Stop};
 
 /// Time that every simulated run takes.
 const RUN: Duration = Duration::from_millis(10);
@@ -32,7 +33,7 @@ impl Runner for Doubler {
     type Input = u32;
     type Output = u32;
 
-    fn run(&mut self, key: &char, inputs: &[u32]) -> Result<Vec<u32>, RunError> {
+    fn run(&mut self, key: &char, inputs: &[u32], _stop: &Stop) -> Result<Vec<u32>, RunError> {
         self.runs.lock().unwrap().push((*key, inputs.to_vec()));
         assert!(!inputs.contains(&BOMB), "boom");
         if inputs.contains(&POISON) {
@@ -74,7 +75,7 @@ impl Bench {
     /// One simulated worker.
     fn new(config: BatchConfig) -> Self {
         let (doubler, counts) = (Doubler::default(), Arc::new(Counts::default()));
-        let (batcher, scheduler, ends) = wire::<Doubler>(config, 1, Arc::clone(&counts) as Arc<dyn Observer>);
+        let (batcher, scheduler, ends) = wire::<Doubler>(config, 1, Arc::new(|_| 1.0), Arc::clone(&counts) as Arc<dyn Observer>);
         tokio::spawn(scheduler.run());
         for mut end in ends {
             let mut runner = doubler.clone();
@@ -82,7 +83,8 @@ impl Bench {
                 while end.idle.send(end.worker_idx).await.is_ok() {
                     let Some(batch) = end.batches.recv().await else { return };
                     sleep(RUN).await;
-                    worker::execute(&mut runner, batch);
+                    let well = worker::execute(&mut runner, batch);
+                    end.shared.finish(end.worker_idx, well);
                 }
             });
         }
@@ -92,12 +94,23 @@ impl Bench {
     fn submit(&self, key: char, input: u32, deadline_ms: Option<u64>) -> Answered {
         let batcher = self.batcher.clone();
         let deadline = deadline_ms.map(|ms| self.start + Duration::from_millis(ms));
-        tokio::spawn(async move { batcher.submit(Submit { key, input, n_bytes: 10, deadline, span: Span::none() }).await })
+        tokio::spawn(async move { batcher.submit(Submit { deadline, ..job(key, input, 10) }).await })
+    }
+
+    fn submit_as(&self, tenant: &str, key: char, input: u32) -> Answered {
+        let batcher = self.batcher.clone();
+        let caller = Caller { tenant: tenant.parse().unwrap(), ..Caller::default() };
+        tokio::spawn(async move { batcher.submit(Submit { caller, ..job(key, input, 10) }).await })
     }
 
     fn runs(&self) -> Vec<Ran> {
         self.doubler.runs.lock().unwrap().clone()
     }
+}
+
+/// A job of nobody in particular.
+fn job(key: char, input: u32, n_bytes: usize) -> Submit<char, u32> {
+    Submit { key, input, n_bytes, caller: Caller::default(), deadline: None, span: Span::none() }
 }
 
 /// Lets every task do what it can without time passing.
@@ -108,7 +121,7 @@ async fn settle() {
 }
 
 fn config() -> BatchConfig {
-    BatchConfig { max_batch_size: 4, ..BatchConfig::default() }
+    BatchConfig { max_batch_size: 4, max_tenant_percent: 100, ..BatchConfig::default() }
 }
 
 #[tokio::test(start_paused = true)]
@@ -136,6 +149,8 @@ async fn jobs_that_wait_together_run_together_by_key() {
 #[tokio::test(start_paused = true)]
 async fn delay_gathers_companions_but_a_full_batch_leaves_at_once() {
     let bench = Bench::new(BatchConfig { max_queue_delay_ms: 5, ..config() });
+    // A batch of four takes as long as one job, so four are worth waiting for.
+    [1, 4].iter().for_each(|n| bench.batcher.seed(&'a', *n, RUN));
     let first = bench.submit('a', 1, None);
     sleep(Duration::from_millis(3)).await;
     let second = bench.submit('a', 2, None);
@@ -166,7 +181,7 @@ async fn earliest_deadline_goes_first() {
 
 #[tokio::test(start_paused = true)]
 async fn rare_bucket_is_not_starved_by_a_busy_one() {
-    let bench = Bench::new(BatchConfig { slack_ms: 100, ..config() });
+    let bench = Bench::new(BatchConfig { horizon_ms: 100, ..config() });
     let mut busy = Vec::new();
     let rare_answer = bench.submit('r', 1, None);
     let rare = tokio::spawn(async move { (rare_answer.await.unwrap().unwrap(), Instant::now()) });
@@ -221,18 +236,17 @@ async fn full_queue_refuses_and_names_the_limit() {
     let _inside = [bench.submit('a', 0, None), bench.submit('a', 1, None)];
     settle().await;
     let refused = bench.submit('a', 2, None).await.unwrap();
-    assert!(matches!(refused, Err(BatchError::Full { limit: Limit::Bytes, max: 25 })));
+    assert!(matches!(refused, Err(BatchError::Full { limit: Limit::Bytes, max: 25, .. })));
 
-    let small = Submit { key: 'a', input: 3, n_bytes: 1, deadline: None, span: Span::none() };
+    let small = job('a', 3, 1);
     let _third = tokio::spawn({
         let batcher = bench.batcher.clone();
         async move { batcher.submit(small).await }
     });
     settle().await;
     let refused = bench.submit('a', 4, None).await.unwrap();
-    assert!(matches!(refused, Err(BatchError::Full { limit: Limit::Count, max: 3 })));
-    let huge = Submit { key: 'a', input: 5, n_bytes: 26, deadline: None, span: Span::none() };
-    assert!(matches!(bench.batcher.submit(huge).await, Err(BatchError::TooLarge { n_bytes: 26, max: 25 })));
+    assert!(matches!(refused, Err(BatchError::Full { limit: Limit::Count, max: 3, .. })));
+    assert!(matches!(bench.batcher.submit(job('a', 5, 26)).await, Err(BatchError::TooLarge { n_bytes: 26, max: 25, .. })));
     assert_eq!(bench.counts.refused.load(Ordering::Relaxed), 3);
     assert_eq!(bench.start.elapsed(), Duration::ZERO, "refusals take no time");
 }
@@ -283,8 +297,8 @@ async fn drain_closes_what_its_budget_does_not_cover() {
 #[tokio::test]
 async fn threads_run_jobs_and_survive_a_panic() {
     let runners = vec![Doubler::default(), Doubler::default()];
-    let batcher = Batcher::start(config(), runners, Arc::new(())).unwrap();
-    let submit = |input| batcher.submit(Submit { key: 'a', input, n_bytes: 1, deadline: None, span: Span::none() });
+    let batcher = Batcher::start(config(), runners, |_| 1.0, Arc::new(())).unwrap();
+    let submit = |input| batcher.submit(job('a', input, 1));
     for input in [1, BOMB, BOMB, BOMB, 2] {
         let answer = submit(input).await;
         assert_eq!(answer.ok().map(|done| done.output), (input != BOMB).then_some(input * 2));
@@ -293,10 +307,86 @@ async fn threads_run_jobs_and_survive_a_panic() {
 }
 
 #[tokio::test]
-async fn limits_of_zero_and_a_lack_of_runners_are_refused() {
-    let none = Batcher::<Doubler>::start(config(), Vec::new(), Arc::new(()));
+async fn values_out_of_range_and_a_lack_of_runners_are_refused() {
+    let none = Batcher::<Doubler>::start(config(), Vec::new(), |_| 1.0, Arc::new(()));
     assert!(matches!(none, Err(StartError::NoRunner)));
-    let zero = BatchConfig { max_batch_size: 0, ..config() };
-    let zero = Batcher::start(zero, vec![Doubler::default()], Arc::new(()));
+    let start = |config| Batcher::start(config, vec![Doubler::default()], |_| 1.0, Arc::new(()));
+    let zero = start(BatchConfig { max_batch_size: 0, ..config() });
     assert!(matches!(zero, Err(StartError::ZeroLimit { field: "max_batch_size" })));
+    let percent = start(BatchConfig { max_tenant_percent: 101, ..config() });
+    assert!(matches!(percent, Err(StartError::OutOfRange { field: "max_tenant_percent", value: 101, min: 1, max: 100 })));
+    for (name, weight) in [("a b", 1), ("a", 0), ("a", 1001)] {
+        let weights = start(BatchConfig { tenant_weights: [(name.to_owned(), weight)].into(), ..config() });
+        assert!(matches!(weights, Err(StartError::Weight { .. })), "{name} {weight}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_would_be_late_is_refused_at_once_and_told_when_to_retry() {
+    let bench = Bench::new(BatchConfig { max_batch_size: 1, ..config() });
+    bench.submit('a', 0, None).await.unwrap().unwrap();
+    let waiting: Vec<_> = (1..=5).map(|input| bench.submit('a', input, Some(10 + 55))).collect();
+    settle().await;
+    let begun = Instant::now();
+    // Five runs of 10 ms stand before it.
+    let refused = bench.submit('a', 6, Some(10 + 58)).await.unwrap();
+    let Err(BatchError::TooLate { predicted, retry_after }) = refused else { panic!("{refused:?}") };
+    assert_eq!(begun.elapsed(), Duration::ZERO);
+    assert_eq!((predicted.as_millis(), retry_after.as_millis()), (60, 2));
+    bench.submit('a', 7, Some(10 + 61)).await.unwrap().unwrap();
+    for answer in waiting {
+        answer.await.unwrap().unwrap();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_idle_worker_tries_what_the_forecast_gives_no_chance() {
+    let bench = Bench::new(config());
+    bench.submit('a', 0, None).await.unwrap().unwrap();
+    let hopeless = bench.submit('a', 1, Some(10 + 5));
+    assert!(matches!(hopeless.await.unwrap(), Err(BatchError::DeadlineExceeded)));
+    sleep(RUN).await;
+    assert_eq!(bench.runs(), [('a', vec![0]), ('a', vec![1])], "the run tells whether the forecast was right");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_flood_of_one_tenant_delays_another_by_one_batch() {
+    let bench = Bench::new(BatchConfig { max_queue_count: 1000, ..config() });
+    ['a', 'b'].iter().for_each(|key| bench.batcher.seed(key, 4, RUN));
+    let flood: Vec<_> = (0..200).map(|input| bench.submit_as("flood", 'a', input)).collect();
+    settle().await;
+    sleep(RUN / 2).await;
+    let victim = bench.submit_as("victim", 'b', 7);
+    let done = victim.await.unwrap().unwrap();
+    assert!(done.queue_time <= RUN, "waited {:?}", done.queue_time);
+    flood.iter().for_each(JoinHandle::abort);
+}
+
+/// Runs until it is stopped.
+struct Endless;
+
+impl Runner for Endless {
+    type Key = char;
+    type Input = u32;
+    type Output = u32;
+
+    fn run(&mut self, _key: &char, _inputs: &[u32], stop: &Stop) -> Result<Vec<u32>, RunError> {
+        let (end, ended) = std::sync::mpsc::channel();
+        stop.during(move || end.send(()).unwrap(), || ended.recv()).map_err(RunError::new)?;
+        Err(RunError::new("stopped"))
+    }
+}
+
+#[tokio::test]
+async fn a_run_that_nobody_waits_for_is_stopped() {
+    let batcher = Batcher::start(config(), vec![Endless], |_| 1.0, Arc::new(())).unwrap();
+    let lone = tokio::spawn({
+        let batcher = batcher.clone();
+        async move { batcher.submit(job('a', 1, 1)).await }
+    });
+    while batcher.load().n_jobs == 0 {
+        tokio::task::yield_now().await;
+    }
+    lone.abort();
+    assert!(batcher.drain(Duration::from_secs(5)).await, "the run ends although nothing but the stop ends it");
 }

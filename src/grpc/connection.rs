@@ -1,0 +1,153 @@
+//! One connection: its protocols and windows, TLS, its age and its silence.
+//!
+//! # Design
+//! A connection ends by itself in three ways. At its age it is told to go (GOAWAY), so that clients behind a balancer spread over new
+//! servers; ages differ by a tenth, lest all come back at once. Without a byte in either direction for the idle time it is dropped. And
+//! hyper ends one whose peer resets streams faster than they are served (CVE-2023-44487) or sends longer headers than allowed.
+
+use std::{
+    hash::{BuildHasher as _, RandomState},
+    time::Duration,
+};
+
+use axum::Router;
+use hyper_util::{
+    rt::{TokioExecutor, TokioIo, TokioTimer},
+    server::conn::auto,
+    service::TowerToHyperService,
+};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpStream,
+    sync::{OwnedSemaphorePermit, watch},
+    time::{sleep, timeout},
+};
+use tracing::debug;
+
+use crate::grpc::{
+    GrpcConfig,
+    tls::Tls,
+    watched::{Activity, Watched},
+};
+
+/// How long the headers of an HTTP/1.1 request may take, and how long such a connection may idle.
+const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Resolves once the drain has begun; a dropped sender counts as begun.
+pub(super) async fn turned_true(draining: &mut watch::Receiver<bool>) {
+    let _sender_gone = draining.wait_for(|draining| *draining).await;
+}
+
+/// HTTP/2, and HTTP/1.1 where browsers are answered: without TLS they speak nothing else.
+fn protocols(config: &GrpcConfig) -> auto::Builder<TokioExecutor> {
+    let builder = auto::Builder::new(TokioExecutor::new());
+    let mut builder = if config.web.enabled { builder } else { builder.http2_only() };
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .initial_stream_window_size(config.stream_window_bytes)
+        .initial_connection_window_size(config.connection_window_bytes)
+        .max_frame_size(config.max_frame_bytes)
+        .max_send_buf_size(config.send_buffer_bytes)
+        .max_concurrent_streams(config.max_streams_per_connection)
+        .max_header_list_size(config.max_header_bytes)
+        .keep_alive_interval((config.keepalive_s > 0).then(|| Duration::from_secs(config.keepalive_s)))
+        .keep_alive_timeout(Duration::from_secs(config.keepalive_timeout_s));
+    builder
+}
+
+/// What every connection is served under.
+#[derive(Clone)]
+pub(super) struct Terms {
+    builder: auto::Builder<TokioExecutor>,
+    tls: Option<Tls>,
+    /// Longest silence.
+    idle: Option<Duration>,
+    age: Option<Duration>,
+    grace: Duration,
+}
+
+impl Terms {
+    pub(super) fn new(config: &GrpcConfig, tls: Option<Tls>) -> Self {
+        let limit = |seconds: u64| (seconds > 0).then(|| Duration::from_secs(seconds));
+        Self {
+            builder: protocols(config),
+            tls,
+            idle: limit(config.idle_timeout_s),
+            age: limit(config.max_connection_age_s),
+            grace: Duration::from_secs(config.max_connection_age_grace_s),
+        }
+    }
+}
+
+/// Resolves after a time, or never.
+async fn after(time: Option<Duration>) {
+    match time {
+        Some(time) => sleep(time).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// An age, a tenth more or less. Fresh hashers have random keys, which is random enough here.
+fn jittered(age: Duration) -> Duration {
+    let draw = u32::try_from(RandomState::new().hash_one(0u8) % 1001).unwrap_or_default();
+    age.mul_f64(0.9 + 0.2 * f64::from(draw) / 1000.0)
+}
+
+/// Serves one connection until it ends, is told to go, or falls silent.
+pub(super) async fn connection(
+    terms: Terms,
+    stream: TcpStream,
+    app: Router,
+    draining: watch::Receiver<bool>,
+    _slot: OwnedSemaphorePermit,
+) {
+    let activity = Activity::new();
+    let stream = Watched::new(stream, activity.clone());
+    let serving = async {
+        match &terms.tls {
+            None => serve(&terms, stream, app, draining).await,
+            Some(tls) => match tls.accept(stream).await {
+                Ok(stream) => serve(&terms, stream, app, draining).await,
+                Err(error) => debug!(%error, "handshake failed"),
+            },
+        }
+    };
+    let silence = async {
+        match terms.idle {
+            Some(limit) => activity.ceased(limit).await,
+            None => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        () = serving => {}
+        () = silence => debug!("connection dropped: no byte came or went for the idle time"),
+    }
+}
+
+async fn serve<S>(terms: &Terms, stream: S, app: Router, mut draining: watch::Receiver<bool>)
+where
+    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
+    let serving = terms.builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(app));
+    tokio::pin!(serving);
+    let ended = tokio::select! {
+        ended = serving.as_mut() => ended,
+        () = turned_true(&mut draining) => {
+            // GOAWAY: the client opens no further streams here, and the connection ends with its last call.
+            serving.as_mut().graceful_shutdown();
+            serving.await
+        }
+        () = after(terms.age.map(jittered)) => {
+            serving.as_mut().graceful_shutdown();
+            match timeout(terms.grace, serving).await {
+                Ok(ended) => ended,
+                Err(_elapsed) => return debug!("connection dropped: its calls outlived its age and grace"),
+            }
+        }
+    };
+    if let Err(error) = ended {
+        debug!(%error, "connection ended early");
+    }
+}

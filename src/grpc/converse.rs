@@ -1,0 +1,42 @@
+//! What every service of the port does with its calls: finds their clock, and starts the bidirectional ones.
+
+use std::{pin::Pin, sync::Arc};
+
+use futures_util::stream::{self, Stream};
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::task::AbortOnDropHandle;
+use tonic::{Request, Status, Streaming};
+use tracing::{Instrument as _, Span};
+
+use crate::{
+    engine::{Clock, Engine},
+    grpc::stream::{self as bidirectional, Exchange, OnFailure},
+};
+
+/// Messages of a bidirectional call that wait for the client to read them.
+const OUTBOUND_MESSAGES: usize = 2;
+
+/// A boxed stream of answers.
+pub(super) type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+
+/// When the request came, as the outermost layer saw it.
+pub(super) fn clock<T>(request: &Request<T>) -> Clock {
+    request.extensions().get::<Clock>().copied().unwrap_or_else(Clock::unlimited)
+}
+
+/// Starts a bidirectional call. It lives as long as the stream of answers: a client that leaves takes its requests along.
+pub(super) fn converse<X: Exchange>(
+    engine: &Arc<Engine>,
+    request: Request<Streaming<X::Inbound>>,
+    on_failure: OnFailure,
+) -> Answers<X::Outbound> {
+    let clock = clock(&request);
+    let (outbound, answers) = mpsc::channel(OUTBOUND_MESSAGES);
+    let call = bidirectional::serve::<X>(Arc::clone(engine), request.into_inner(), outbound, clock, on_failure);
+    let task = AbortOnDropHandle::new(tokio::spawn(call.instrument(Span::current())));
+    Box::pin(stream::unfold((ReceiverStream::new(answers), task), |(mut answers, task)| async move {
+        let answer = futures_util::StreamExt::next(&mut answers).await?;
+        Some((answer, (answers, task)))
+    }))
+}

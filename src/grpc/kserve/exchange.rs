@@ -1,0 +1,53 @@
+//! `ModelStreamInfer`: what [`stream`](crate::grpc::stream) must know of it.
+
+use std::{iter, mem, sync::Arc};
+
+use crate::{
+    engine::{Clock, Engine, InferError},
+    grpc::{
+        kserve::{
+            answer::flag,
+            job::{self, Inferred},
+        },
+        observe::observe,
+        pb::inference as pb,
+        status::stream_error,
+        stream::{Exchange, Opened},
+    },
+};
+
+/// Marks the last answer to a request, which here is every one.
+const FINAL: &str = "triton_final_response";
+
+/// `ModelStreamInfer`.
+pub(in crate::grpc) struct Infer;
+
+impl Exchange for Infer {
+    type Inbound = pb::ModelInferRequest;
+    type Outbound = pb::ModelStreamInferResponse;
+    type Request = pb::ModelInferRequest;
+    type Done = Inferred;
+
+    fn open(mut message: Self::Inbound) -> Opened<Self::Request> {
+        Opened { id: mem::take(&mut message.id), in_order: true, chunked: false, request: Some(message) }
+    }
+
+    async fn answer(engine: Arc<Engine>, request: Self::Request, clock: Clock) -> Result<Self::Done, InferError> {
+        job::infer(&engine, request, clock).await?.whole(&engine, clock).await
+    }
+
+    fn observe(clock: Clock, outcome: &Result<Self::Done, InferError>) {
+        observe("ModelStreamInfer", clock, outcome.as_ref().map(|done| &done.timing));
+    }
+
+    fn messages(id: String, done: Self::Done, _chunked: bool) -> Box<dyn Iterator<Item = Self::Outbound> + Send> {
+        let mut response = pb::ModelInferResponse { id, ..done.response };
+        response.parameters.insert(FINAL.to_owned(), flag(true));
+        Box::new(iter::once(pb::ModelStreamInferResponse { error_message: String::new(), infer_response: Some(response) }))
+    }
+
+    fn failure(id: String, error: &InferError) -> Self::Outbound {
+        let response = pb::ModelInferResponse { id, parameters: [(FINAL.to_owned(), flag(true))].into(), ..Default::default() };
+        pb::ModelStreamInferResponse { error_message: stream_error(error).message, infer_response: Some(response) }
+    }
+}

@@ -16,7 +16,7 @@ use tracing::{info, warn};
 use crate::{
     admin,
     config::ServeConfig,
-    engine::{Engine, LoadError, LoadedModel, Repository},
+    engine::{Engine, LoadError, LoadedModel, Repository, Watch},
     grpc::{self, GrpcError, Health, ListenError, Listener, ReloadError},
     manifest::{ModelEntry, RepositoryError, scan},
     runtime::{Library, RuntimeError, cpu_quota},
@@ -81,6 +81,18 @@ pub struct Server {
     health: Health,
     ready: watch::Sender<bool>,
     admin: Option<Admin>,
+    /// Follows the model repository.
+    watching: Option<AbortOnDropHandle<()>>,
+}
+
+/// Loads and unloads what comes and goes in the model repository, and tells health checks.
+async fn watch_models(engine: Arc<Engine>, health: Health, only: Vec<String>, every: Duration) {
+    let mut watch = Watch::default();
+    loop {
+        for change in engine.watch(&mut watch, &only, every).await {
+            health.set_model(&change.name, change.is_loaded && engine.is_ready()).await;
+        }
+    }
 }
 
 impl Server {
@@ -111,7 +123,7 @@ impl Server {
         let (draining, drain_watch) = watch::channel(false);
         let budget = Duration::from_secs_f64(config.shutdown.budget_s.max(0.0));
         let serving = AbortOnDropHandle::new(tokio::spawn(listener.serve(app, drain_watch, budget)));
-        Ok(Self { config, engine, entries, serving, address, draining, health, ready, admin })
+        Ok(Self { config, engine, entries, serving, address, draining, health, ready, admin, watching: None })
     }
 
     /// Loads and warms the models, then tells everybody that the server is ready.
@@ -132,6 +144,11 @@ impl Server {
         self.engine.set_repository(Repository::new(dir, library, options, control));
         self.engine.complete();
         self.set_ready(true).await;
+        if self.config.models.watch_s > 0 {
+            let (every, only) = (Duration::from_secs(self.config.models.watch_s), self.config.models.load.clone());
+            let watching = watch_models(Arc::clone(&self.engine), self.health.clone(), only, every);
+            self.watching = Some(AbortOnDropHandle::new(tokio::spawn(watching)));
+        }
         Ok(())
     }
 
@@ -161,9 +178,10 @@ impl Server {
 
     /// Serves until `stop` resolves; then tells health checks, waits `shutdown.delay_s`, refuses new calls, finishes those in
     /// flight within `shutdown.budget_s`, and drops what is left.
-    pub async fn run(self, stop: impl Future<Output = ()>) {
+    pub async fn run(mut self, stop: impl Future<Output = ()>) {
         stop.await;
         let begun = Instant::now();
+        drop(self.watching.take());
         self.set_ready(false).await;
         sleep(Duration::from_secs_f64(self.config.shutdown.delay_s.max(0.0))).await;
         // Receivers live in the accept loop and its connections; none left means that all have ended.

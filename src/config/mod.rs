@@ -33,6 +33,9 @@ pub struct ModelsConfig {
     pub default: String,
     /// Whether callers may load and unload models (`RepositoryModelLoad`, `RepositoryModelUnload`). Default false.
     pub control: bool,
+    /// Seconds between looks at `dir` for models that came, changed or went, which are then loaded, replaced and unloaded; 0, the default:
+    /// never. A broken one leaves what answers.
+    pub watch_s: u64,
     /// Whether to compare the files' SHA-256 with the manifest before loading. Default true.
     pub verify: bool,
     /// Input sizes `[height, width]`, in pixels, that every executor runs once before the server is ready, beside the model's
@@ -42,7 +45,15 @@ pub struct ModelsConfig {
 
 impl Default for ModelsConfig {
     fn default() -> Self {
-        Self { dir: "models".into(), load: Vec::new(), default: String::new(), control: false, verify: true, warm_up: Vec::new() }
+        Self {
+            dir: "models".into(),
+            load: Vec::new(),
+            default: String::new(),
+            control: false,
+            watch_s: 0,
+            verify: true,
+            warm_up: Vec::new(),
+        }
     }
 }
 

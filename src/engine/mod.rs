@@ -22,6 +22,7 @@ mod request;
 mod segment;
 mod select;
 mod statistics;
+mod watch;
 
 use std::{
     collections::BTreeMap,
@@ -46,6 +47,7 @@ pub use request::{
 };
 pub use segment::{ClassArea, ClassMask, MaskData, MaskFormat, MaskRequest, MaskSize, SegmentRequest, Segmented, WindowRequest};
 pub use statistics::{Counts, RunTally, Statistics, Tally};
+pub use watch::{Change, Watch};
 
 /// When it is worth trying again at the earliest: what is in flight and not with a model decodes, encodes or is sent.
 const MIN_RETRY: Duration = Duration::from_millis(50);

@@ -27,13 +27,13 @@ use crate::{
 /// The models on disk, and how to load them.
 #[derive(Debug)]
 pub struct Repository {
-    dir: PathBuf,
+    pub(super) dir: PathBuf,
     library: Library,
     options: LoadOptions,
     /// Whether callers may load and unload models.
     allows_control: bool,
     /// Only one model is loaded at a time.
-    loading: Arc<tokio::sync::Mutex<()>>,
+    pub(super) loading: Arc<tokio::sync::Mutex<()>>,
     /// Why the last load of a name failed.
     failures: Mutex<BTreeMap<String, String>>,
 }
@@ -182,7 +182,7 @@ impl Engine {
         Ok(())
     }
 
-    async fn replace(&self, name: &str) -> Result<(), InferError> {
+    pub(super) async fn replace(&self, name: &str) -> Result<(), InferError> {
         let repository = self.repository()?;
         match repository.open(name, &self.versions(name)).await {
             Ok(versions) => {
@@ -202,7 +202,7 @@ impl Engine {
         }
     }
 
-    fn repository(&self) -> Result<&Repository, InferError> {
+    pub(super) fn repository(&self) -> Result<&Repository, InferError> {
         self.repository.get().ok_or_else(super::loading)
     }
 
@@ -218,9 +218,9 @@ impl Engine {
 
 /// `NAME/VERSION` of the repository.
 #[derive(Debug)]
-struct Folder {
-    name: String,
-    version: String,
+pub(super) struct Folder {
+    pub(super) name: String,
+    pub(super) version: String,
 }
 
 impl Folder {
@@ -236,9 +236,9 @@ impl std::fmt::Display for Folder {
 }
 
 /// A folder, and the model in it or why there is none.
-type Found = (Folder, Result<ModelEntry, String>);
+pub(super) type Found = (Folder, Result<ModelEntry, String>);
 
-fn entries(repository: &Path) -> Result<Vec<Found>, InferError> {
+pub(super) fn entries(repository: &Path) -> Result<Vec<Found>, InferError> {
     let dirs = model_dirs(repository).map_err(|error| InferError::internal("reading the repository", error))?;
     let last =
         |path: Option<&Path>| path.and_then(Path::file_name).map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();

@@ -88,7 +88,7 @@ impl Health {
 
 impl Health {
     /// Tells whether one model answers requests.
-    async fn set_model(&self, model: &str, is_serving: bool) {
+    pub async fn set_model(&self, model: &str, is_serving: bool) {
         let status = if is_serving { ServingStatus::Serving } else { ServingStatus::NotServing };
         self.0.set_service_status(format!("models/{model}"), status).await;
     }

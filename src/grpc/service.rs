@@ -1,7 +1,8 @@
 //! The `DenseVision` service: unwrap the request, call the engine, convert the answer.
 
-use std::sync::Arc;
+use std::{mem, sync::Arc};
 
+use bytes::Bytes;
 use futures_util::stream;
 use tonic::{Request, Response, Status, Streaming};
 
@@ -20,8 +21,23 @@ use crate::{
         segment_convert,
         status::status,
         stream::OnFailure,
+        tail::Tail,
     },
 };
+
+/// Number of the field `data`, the tensor or raster of both answers.
+const DATA: u32 = 15;
+
+/// An answer whose `data` is sent as it lies in memory.
+fn with_data<T>(message: T, data: Bytes) -> Response<T> {
+    let mut response = Response::new(message);
+    if !data.is_empty() {
+        let mut tail = Tail::new(DATA);
+        tail.push(vec![data]);
+        response.extensions_mut().insert(tail);
+    }
+    response
+}
 
 /// gRPC adapter over the engine.
 #[derive(Clone, Debug)]
@@ -67,7 +83,9 @@ impl DenseVision for DenseVisionService {
 
     async fn extract(&self, request: Request<pb::ExtractRequest>) -> Result<Response<pb::ExtractResponse>, Status> {
         let extracted = self.extract_one("Extract", request).await?;
-        Ok(Response::new(answer::response(extracted)))
+        let mut message = answer::response(extracted);
+        let data = mem::take(&mut message.data);
+        Ok(with_data(message, data))
     }
 
     async fn extract_chunked(
@@ -88,7 +106,9 @@ impl DenseVision for DenseVisionService {
 
     async fn segment(&self, request: Request<pb::SegmentRequest>) -> Result<Response<pb::SegmentResponse>, Status> {
         let segmented = self.segment_one("Segment", request).await?;
-        Ok(Response::new(segment_answer::response(segmented)))
+        let mut message = segment_answer::response(segmented);
+        let data = mem::take(&mut message.data);
+        Ok(with_data(message, data))
     }
 
     async fn segment_chunked(

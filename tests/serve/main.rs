@@ -13,4 +13,5 @@ mod security;
 mod segment;
 mod support;
 mod unary;
+mod watch;
 mod web;

@@ -84,7 +84,7 @@ impl TestServer {
 
 /// The model repository of all tests, imported once: "tiny" (DINO, patch 16, a LiFT head, a SegViT head of seven classes) and
 /// "registers" (DINOv2, patch 14).
-fn repository() -> &'static Path {
+pub fn models_dir() -> &'static Path {
     static REPOSITORY: OnceLock<TempDir> = OnceLock::new();
     REPOSITORY
         .get_or_init(|| {
@@ -157,7 +157,7 @@ pub async fn server() -> TestServer {
 
 /// A configuration for the tiny models, with some settings.
 pub fn config(settings: &[(&str, &str)]) -> ServeConfig {
-    let models = repository().to_string_lossy().into_owned();
+    let models = models_dir().to_string_lossy().into_owned();
     let fixed =
         [("grpc.listen", "127.0.0.1:0"), ("admin.enabled", "false"), ("models.default", "tiny"), ("models.dir", models.as_str())];
     let settings: Vec<(String, String)> =

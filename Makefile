@@ -68,9 +68,10 @@ test: setup-train ## Check everything: lint, unit and integration tests, the rea
 	@if $(CARGO) tree --locked -p densevit -i tch >/dev/null 2>&1; then echo "test: densevit depends on tch" >&2; exit 1; fi
 	@echo "test: all passed"
 
-bench: setup ## Images per CPU-second behind gRPC against a raw ONNX Runtime loop; milliseconds of masks
+bench: setup ## Images per CPU-second behind gRPC against a raw ONNX Runtime loop; milliseconds of masks; policies of scheduling
 	@$(CARGO) bench --locked --bench gateway
 	@$(CARGO) bench --locked --bench masks
+	@$(CARGO) bench --locked --bench policies
 
 load: setup ## Load profiles with ghz (needs Go once): latency, throughput, knee, overload
 	@deploy/load/run.sh

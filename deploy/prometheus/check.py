@@ -20,8 +20,6 @@ RECORD = DEPLOY.parent / "src/telemetry/record.rs"
 TARGET_LABELS = {"job", "instance", "namespace", "pod"}
 # Metrics that Prometheus itself makes.
 OWN_METRICS = {"up": set()}
-# What the server does not record yet, and the word by which it is noticed that it does: then its name and labels count, and this is to go.
-ANNOUNCED, ANNOUNCED_WORD = {"densevit_predicted_drain_seconds": {"model"}}, "drain"
 
 
 def fail(words: str) -> None:
@@ -32,9 +30,7 @@ def recorded() -> dict:
     """Labels by metric, as Prometheus sees them: a histogram is three of them."""
     source = RECORD.read_text().split("#[cfg(test)]")[0]
     names = dict(re.findall(r'const ([A-Z_]+): &str = "(densevit_[a-z_]+)";', source))
-    metrics = {**OWN_METRICS, **ANNOUNCED}
-    for name in names.values():
-        ANNOUNCED_WORD in name and fail(f"the server records {name} now: use this name everywhere, and take ANNOUNCED out of {__file__}")
+    metrics = dict(OWN_METRICS)
     for constant, name in names.items():
         kind = re.search(rf"describe_(\w+)!\({constant},", source)
         kind or fail(f"{RECORD.name} does not describe {name}")

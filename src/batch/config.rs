@@ -29,6 +29,8 @@ pub struct BatchConfig {
     /// Time on a worker that a tenant may be ahead of its share so that deadlines of several tenants can be met, in milliseconds for
     /// a weight of 1. Default 20.
     pub fair_quantum_ms: u64,
+    /// Time on a worker that a tenant may have before all others after it was idle, in milliseconds for a weight of 1. Default 1000.
+    pub tenant_burst_ms: u64,
     /// Tenants without a weight of their own that are told apart, each of weight 1; what is more shares the account of those who
     /// give no name. Default 64.
     pub max_tenants: usize,
@@ -48,6 +50,7 @@ impl Default for BatchConfig {
             max_queue_delay_ms: 0,
             horizon_ms: 5000,
             fair_quantum_ms: 20,
+            tenant_burst_ms: 1000,
             max_tenants: 64,
             max_buckets: 64,
             tenant_weights: BTreeMap::new(),
@@ -71,6 +74,7 @@ impl BatchConfig {
             ("horizon_ms", self.horizon_ms, 1, MAX_HORIZON_MS),
             ("max_queue_delay_ms", self.max_queue_delay_ms, 0, MAX_HORIZON_MS),
             ("fair_quantum_ms", self.fair_quantum_ms, 0, MAX_HORIZON_MS),
+            ("tenant_burst_ms", self.tenant_burst_ms, 0, MAX_HORIZON_MS),
         ];
         if let Some((field, value, min, max)) = ranges.into_iter().find(|(_, value, min, max)| !(*min..=*max).contains(value)) {
             return Err(StartError::OutOfRange { field, value, min, max });

@@ -18,16 +18,18 @@ use sha2::{Digest as _, Sha256};
 use subtle::{Choice, ConditionallySelectable as _, ConstantTimeEq as _};
 use tonic::Status;
 
-use crate::grpc::reloaded::{NamedFile, ReloadError, Reloaded};
+use crate::{
+    engine::Tenant,
+    grpc::{
+        edge::TENANT,
+        reloaded::{NamedFile, ReloadError, Reloaded},
+    },
+};
 
-/// Metadata with the tenant of a call.
-pub(super) const TENANT: &str = "densevit-tenant";
 /// The other way to show a token.
 const API_KEY: &str = "x-api-key";
 /// Calls that need no token: probes have none.
 const HEALTH: &str = "/grpc.health.v1.Health/";
-/// Longest name of a tenant, in bytes.
-const MAX_TENANT_BYTES: usize = 64;
 
 /// Authentication of callers.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -136,9 +138,7 @@ impl Tokens {
         let tables: BTreeMap<String, TenantTokens> = toml::from_str(text).map_err(|error| error.message().to_owned())?;
         let mut tokens = Self::none();
         for (name, table) in tables {
-            if !is_tenant(&name) {
-                return Err(format!("\"{name}\" is no tenant: expected 1 to {MAX_TENANT_BYTES} of A-Z a-z 0-9 . _ -"));
-            }
+            name.parse::<Tenant>().map_err(|problem| format!("\"{name}\" is no tenant: it {problem}"))?;
             let tenant = u32::try_from(tokens.tenants.len()).map_err(|_too_many| "it holds too many tenants")?;
             for digest in &table.sha256 {
                 let digest =
@@ -167,11 +167,6 @@ impl Tokens {
         }
         bool::from(found).then(|| self.tenants.get(tenant as usize).cloned())?
     }
-}
-
-fn is_tenant(name: &str) -> bool {
-    let is_part = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');
-    (1..=MAX_TENANT_BYTES).contains(&name.len()) && name.bytes().all(is_part)
 }
 
 fn digest_of(hex: &str) -> Option<[u8; 32]> {

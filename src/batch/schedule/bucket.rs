@@ -139,7 +139,7 @@ impl<K, T> Bucket<K, T> {
 
     /// Sets jobs aside whose run would end after their deadline. Tells the flow of each.
     pub(super) fn set_late_aside(&mut self, now: Instant, mut is_late: impl FnMut(Flow)) {
-        let ends = now + duration(self.cost.at_least(now));
+        let ends = now + duration(self.cost.rules_out(now));
         let is_doomed = |entry: &Entry<T>| entry.deadline.is_some_and(|deadline| deadline <= ends);
         let mut lane_idx = 0;
         while let Some(lane) = self.lanes.get(lane_idx) {

@@ -32,7 +32,7 @@ impl<K: Clone + Eq + Hash, T> Schedule<K, T> {
     pub fn pick(&mut self, now: Instant, worker_idx: usize) -> Option<Launch<K, T>> {
         self.set_late_aside(now);
         let (bucket_idx, entries) = match self.choose(now) {
-            Some((chosen, must_end)) => (chosen.bucket_idx, self.take_batch(now, chosen.bucket_idx, must_end)),
+            Some(bucket_idx) => (bucket_idx, self.take_batch(now, bucket_idx)),
             None => self.take_late(now)?,
         };
         self.launch(now, worker_idx, bucket_idx, entries)
@@ -50,8 +50,8 @@ impl<K: Clone + Eq + Hash, T> Schedule<K, T> {
         waiting.for_each(|bucket| bucket.set_late_aside(now, |flow| shares.stop_waiting(flow)));
     }
 
-    /// The bucket that runs next, and when the run must end for the sake of the others.
-    fn choose(&self, now: Instant) -> Option<(Candidate, Option<Instant>)> {
+    /// The bucket that runs next.
+    fn choose(&self, now: Instant) -> Option<usize> {
         let turn = self.shares.turn();
         let mut candidates: Vec<Candidate> = self.candidates(now, &turn).collect();
         if candidates.is_empty() {
@@ -62,12 +62,7 @@ impl<K: Clone + Eq + Hash, T> Schedule<K, T> {
         let lets_pass = first.is_soft && first.rank.0 > now;
         let is_urgent = |other: &&Candidate| other.latest_start.is_some_and(|latest| latest < first.ends);
         let urgent = candidates.iter().filter(is_urgent).min_by_key(|candidate| candidate.rank);
-        let chosen = *urgent.filter(|_| lets_pass).unwrap_or(first);
-
-        let has_help = self.running.iter().filter(|run| run.is_none()).count() > 1;
-        let others = candidates.iter().filter(|other| other.bucket_idx != chosen.bucket_idx && !has_help);
-        let must_end = others.filter_map(|other| other.latest_start).filter(|latest| *latest >= chosen.ends).min();
-        Some((chosen, must_end))
+        Some(urgent.filter(|_| lets_pass).unwrap_or(first).bucket_idx)
     }
 
     /// The most urgent job of each bucket that is ready, among flows that may run.
@@ -93,22 +88,31 @@ impl<K: Clone + Eq + Hash, T> Schedule<K, T> {
         never_waits || bucket.n_waiting() >= self.config.max_batch_size || bucket.ready_at().is_some_and(|at| at <= now)
     }
 
-    /// Takes the most urgent jobs of a bucket: those whose turn it is, then any others that may ride along.
-    fn take_batch(&mut self, now: Instant, bucket_idx: usize, must_end: Option<Instant>) -> Vec<Entry<T>> {
+    /// Takes the most urgent jobs of a bucket: those whose turn it is, then others, as long as these add no more time than a run of their own
+    /// would have cost anyhow. So a tenant that floods fills the batches of another, but does not stretch them.
+    fn take_batch(&mut self, now: Instant, bucket_idx: usize) -> Vec<Entry<T>> {
         let backlog = self.buckets.iter().map(|bucket| self.waiting_work(bucket)).sum();
         let Some(line) = self.buckets.get(bucket_idx).map(|bucket| self.line(bucket)) else { return Vec::new() };
+        let careful = self.buckets.get(bucket_idx).map_or(line, |bucket| bucket.cost.careful(line));
         let Self { buckets, shares, config, .. } = self;
         let Some(bucket) = buckets.get_mut(bucket_idx) else { return Vec::new() };
 
         let turn = shares.turn();
         let pays = line.paying_size(config.max_batch_size, backlog, TOLERANCE);
         let mut entries = Vec::with_capacity(pays.min(bucket.n_waiting()));
-        let mut fits = must_end.map_or(pays, |end| size_until(line, now, end, pays).max(1));
+        let mut fits = pays;
+        let mut n_riders = Line { b: 0.0, ..line }.size_within(line.b, pays);
         while entries.len() < fits
-            && let Some(lane_idx) = next_lane(bucket, &turn)
+            && let Some((lane_idx, is_in_turn)) = next_lane(bucket, &turn)
         {
+            if !is_in_turn && !entries.is_empty() {
+                if n_riders == 0 {
+                    break;
+                }
+                n_riders -= 1;
+            }
             let deadline = bucket.lanes.get(lane_idx).and_then(|lane| lane.head()).and_then(|head| head.deadline);
-            let own_fits = deadline.map_or(pays, |deadline| size_until(line, now, deadline, pays));
+            let own_fits = deadline.map_or(pays, |deadline| size_until(careful, now, deadline, pays));
             if own_fits <= entries.len() && !entries.is_empty() {
                 // It would be late in this company.
                 break;
@@ -153,10 +157,11 @@ impl<K: Clone + Eq + Hash, T> Schedule<K, T> {
     }
 }
 
-/// The lane whose head is next.
-fn next_lane<K, T>(bucket: &Bucket<K, T>, turn: impl Fn(Flow) -> bool) -> Option<usize> {
-    let heads = bucket.lanes.iter().enumerate().filter_map(|(idx, lane)| Some((idx, lane.flow, lane.head()?.rank)));
-    heads.min_by_key(|(_, flow, rank)| (Reverse(turn(*flow)), *rank)).map(|(idx, ..)| idx)
+/// The lane whose head is next, and whether it is its turn.
+fn next_lane<K, T>(bucket: &Bucket<K, T>, turn: impl Fn(Flow) -> bool) -> Option<(usize, bool)> {
+    let heads =
+        bucket.lanes.iter().enumerate().filter_map(|(idx, lane)| Some((Reverse(turn(lane.flow)), lane.head()?.rank, idx)));
+    heads.min().map(|(Reverse(is_in_turn), _, idx)| (idx, is_in_turn))
 }
 
 /// Images of a run that starts now and ends in time.

@@ -103,12 +103,17 @@ impl CostModel {
         self.last_run.map(|_| self.line)
     }
 
-    /// Time of one image that a run will hardly stay below, in seconds: what a refusal may be based on. Falls with the time since the
-    /// last run, so that an estimate that was wrong is tried again.
-    pub(super) fn at_least(&self, now: Instant) -> f64 {
+    /// A line that most runs stay below: the mean deviation is added.
+    pub(super) fn careful(&self, line: Line) -> Line {
+        let factor = 1.0 + self.deviation;
+        Line { a: line.a * factor, b: line.b * factor }
+    }
+
+    /// Time of one image, in seconds, that rules out a deadline before it. Falls with the time since the last run, so that an estimate that
+    /// was wrong is tried again.
+    pub(super) fn rules_out(&self, now: Instant) -> f64 {
         let age = self.last_run.map_or(f64::INFINITY, |at| now.saturating_duration_since(at).as_secs_f64());
-        let sure = (1.0 - 2.0 * self.deviation).max(0.5);
-        self.line.seconds(1) * sure * (-age / HALF_LIFE_S).exp2()
+        self.careful(self.line).seconds(1) * (-age / HALF_LIFE_S).exp2()
     }
 
     /// Learns that a batch of `n` took `seconds`.
@@ -237,7 +242,7 @@ mod tests {
         let model = trained(&[1], 10);
         let now = Instant::now();
         let later = now + Duration::from_secs(60);
-        assert!(model.at_least(now) > 0.9 * TRUE.seconds(1));
-        assert!(model.at_least(later) < 0.26 * TRUE.seconds(1));
+        assert!(model.rules_out(now) > 0.9 * TRUE.seconds(1));
+        assert!(model.rules_out(later) < 0.26 * TRUE.seconds(1));
     }
 }

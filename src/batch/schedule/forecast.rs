@@ -62,7 +62,7 @@ impl<K: Clone + Eq + Hash, T> Schedule<K, T> {
             return None;
         }
         let left = deadline.saturating_duration_since(now).as_secs_f64();
-        let own = own.min(bucket.cost.at_least(now));
+        let own = own.min(bucket.cost.rules_out(now));
         if before + own <= left {
             return None;
         }

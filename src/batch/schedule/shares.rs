@@ -7,8 +7,8 @@
 //! and the earliest deadline decides who does, so that shares bind only where there is too little for all.
 //!
 //! Rounds are kept as virtual time, which makes a round cost nothing: `served` is the time that a tenant had, divided by its weight; its
-//! credit is what it lags behind the least served tenant that has work waiting, plus a quantum. Who comes back from idleness starts
-//! with one quantum of credit, as in the original: idle time is not saved up, and debts are not forgotten.
+//! credit is what it lags behind the least served tenant that has work waiting, plus a quantum. Idle time is not saved up, but for a short
+//! burst that a tenant which comes back may run before the others go on; debts are not forgotten.
 //!
 //! Rejected: strict priorities, as in Triton, which starve; one more horizon for each priority, which orders but gives no share once the
 //! queue is older than the horizons; weights that multiply over tenants and priorities, by which a tenant would get more of others'
@@ -30,12 +30,14 @@ pub(super) struct Flow {
 pub(super) struct Shares {
     /// Credit of a round, in seconds of weight 1.
     quantum: f64,
+    /// Credit of a tenant that comes back from idleness.
+    burst: f64,
     weights: BTreeMap<Tenant, u32>,
     max_tenants: usize,
     /// The first is for everybody who has no account.
     tenants: Vec<Account>,
     index: HashMap<Tenant, usize>,
-    /// `served` of who was served least, when somebody was waiting last.
+    /// `served` of who was least served among those that waited; never falls, or every newcomer would be given more than the one before.
     floor: f64,
     n_entered: u64,
 }
@@ -47,7 +49,7 @@ struct Account {
     weight: f64,
     share: Share,
     priorities: [Share; Priority::ALL.len()],
-    /// `served` of the least served priority, when some was waiting last.
+    /// As that of the tenants, among the priorities.
     floor: f64,
     /// Jobs waiting or running.
     n_inside: usize,
@@ -70,10 +72,10 @@ impl Share {
         self.n_waiting > 0
     }
 
-    /// One more waits; who was idle has at most a quantum of credit.
-    fn enter(&mut self, floor: f64, quantum: f64) {
+    /// One more waits; who was idle has this credit at most.
+    fn enter(&mut self, floor: f64, credit: f64) {
         if self.n_waiting == 0 {
-            self.served = self.served.max(floor - quantum);
+            self.served = self.served.max(floor - credit);
         }
         self.n_waiting += 1;
     }
@@ -81,9 +83,9 @@ impl Share {
 
 impl Shares {
     /// Tenants in `weights` have accounts for ever; others, of weight 1, as long as there are at most `max_tenants`.
-    pub(super) fn new(weights: BTreeMap<Tenant, u32>, max_tenants: usize, quantum: f64) -> Self {
+    pub(super) fn new(weights: BTreeMap<Tenant, u32>, max_tenants: usize, (quantum, burst): (f64, f64)) -> Self {
         let mut shares =
-            Self { quantum, weights, max_tenants, tenants: Vec::new(), index: HashMap::new(), floor: 0.0, n_entered: 0 };
+            Self { quantum, burst, weights, max_tenants, tenants: Vec::new(), index: HashMap::new(), floor: 0.0, n_entered: 0 };
         shares.open(Tenant::default());
         shares
     }
@@ -91,14 +93,14 @@ impl Shares {
     /// The flow of a caller, one of whose jobs waits from now on.
     pub(super) fn enter(&mut self, caller: Caller) -> Flow {
         let flow = self.flow(caller);
-        self.floor = self.least_served().unwrap_or(self.floor);
+        self.floor = self.least_served().map_or(self.floor, |least| least.max(self.floor));
         self.n_entered += 1;
-        let (floor, quantum, n_entered) = (self.floor, self.quantum, self.n_entered);
+        let (floor, burst, quantum, n_entered) = (self.floor, self.burst, self.quantum, self.n_entered);
         if let Some(account) = self.tenants.get_mut(flow.tenant_idx) {
             account.last_entry = n_entered;
             account.n_inside += 1;
-            account.share.enter(floor, quantum);
-            account.floor = account.least_served().unwrap_or(account.floor);
+            account.share.enter(floor, burst);
+            account.floor = account.least_served().map_or(account.floor, |least| least.max(account.floor));
             let floor = account.floor;
             account.priority_mut(flow.priority).enter(floor, quantum);
         }
@@ -107,9 +109,9 @@ impl Shares {
 
     /// One job of the flow waits no longer.
     pub(super) fn stop_waiting(&mut self, flow: Flow) {
-        self.floor = self.least_served().unwrap_or(self.floor);
+        self.floor = self.least_served().map_or(self.floor, |least| least.max(self.floor));
         if let Some(account) = self.tenants.get_mut(flow.tenant_idx) {
-            account.floor = account.least_served().unwrap_or(account.floor);
+            account.floor = account.least_served().map_or(account.floor, |least| least.max(account.floor));
             account.share.n_waiting = account.share.n_waiting.saturating_sub(1);
             let share = account.priority_mut(flow.priority);
             share.n_waiting = share.n_waiting.saturating_sub(1);
@@ -134,11 +136,12 @@ impl Shares {
     /// Whether it is the flow's turn: it, and its tenant, have credit among those that wait now.
     pub(super) fn turn(&self) -> impl Fn(Flow) -> bool + '_ {
         let floor = self.least_served().unwrap_or(self.floor);
+        let has_credit = |share: Share, floor: f64| share.served <= floor || share.served < floor + self.quantum;
         move |flow: Flow| {
-            let Some(account) = self.tenants.get(flow.tenant_idx) else { return false };
-            let own_floor = account.least_served().unwrap_or(account.floor);
-            let has_credit = |share: Share, floor: f64| share.served <= floor || share.served < floor + self.quantum;
-            has_credit(account.share, floor) && has_credit(account.priority(flow.priority), own_floor)
+            let account = self.tenants.get(flow.tenant_idx).filter(|account| has_credit(account.share, floor));
+            account.is_some_and(|account| {
+                has_credit(account.priority(flow.priority), account.least_served().unwrap_or(account.floor))
+            })
         }
     }
 

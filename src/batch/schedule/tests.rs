@@ -171,7 +171,7 @@ proptest! {
                 let Some(deadline) = *deadline else { continue };
                 prop_assert!(deadline > *launched, "expired work was launched");
                 let (alone, together) = (*launched + run_time(*key, 1), *launched + run_time(*key, members.len()));
-                // A millisecond: the line is fitted to runs with rounding and a weak wish for a ratio.
+                // The line is fitted with a weak wish for a ratio, and deviations are assumed to be a twentieth at least.
                 prop_assert!(deadline < alone + ms(1) || deadline + ms(1) >= together, "late because of its companions");
             }
         }
@@ -281,18 +281,14 @@ fn a_long_run_waits_where_it_would_make_a_near_deadline_miss() {
 }
 
 #[test]
-fn a_batch_is_cut_short_for_the_deadline_of_another_bucket() {
+fn a_batch_is_no_larger_than_its_tightest_member_allows() {
     let mut server = Server::new(config());
-    for _ in 0..4 {
-        server.offer(3, Caller::default(), Some(ms(300))).unwrap();
-    }
-    let tight = server.offer(0, Caller::default(), Some(ms(310))).unwrap();
+    // Alone 45 ms, two 85 ms, three 125 ms.
+    server.offer(3, Caller::default(), Some(ms(100))).unwrap();
+    (0..3).for_each(|_| assert!(server.offer(3, Caller::default(), None).is_ok()));
     server.advance(ms(1000));
-    let (_, members) = server.launched.iter().find(|(_, members)| members[0].id == tight).unwrap();
-    assert_eq!(members.len(), 1);
-    let ends: Vec<_> = server.launched.iter().map(|(at, members)| *at + run_time(members[0].key, members.len())).collect();
-    let deadlines = server.launched.iter().map(|(_, members)| members[0].deadline.unwrap());
-    assert!(ends.iter().zip(deadlines).all(|(end, deadline)| *end <= deadline), "all are in time");
+    let sizes: Vec<usize> = server.launched.iter().map(|(_, members)| members.len()).collect();
+    assert_eq!(sizes.first(), Some(&2), "{sizes:?}");
 }
 
 #[test]

@@ -5,6 +5,7 @@
 mod client_commands;
 mod import;
 mod load;
+mod rolling;
 mod segment;
 mod serve;
 mod shards;

@@ -156,8 +156,9 @@ async fn a_certificate_without_its_key_does_not_start() {
 async fn a_connection_that_says_nothing_is_dropped() {
     let server = server_with(&[("grpc.idle_timeout_s", "1")]).await;
     let mut silent = TcpStream::connect(server.address()).await.unwrap();
-    let ended = timeout(Duration::from_secs(30), silent.read(&mut [0; 64])).await;
-    assert!(matches!(ended, Ok(Ok(0) | Err(_))), "{ended:?}");
+    // The server's own greeting comes first.
+    let ended = timeout(Duration::from_secs(30), silent.read_to_end(&mut Vec::new())).await;
+    assert!(ended.is_ok(), "the connection is still open");
     server.stop().await;
 }
 

@@ -53,7 +53,7 @@ async fn ask(addresses: &Mutex<Vec<String>>, first: usize) -> Result<(), String>
 
 #[test]
 fn a_rolling_restart_under_load_fails_no_request() {
-    let mut servers = vec![server(), server()];
+    let mut servers = [server(), server()];
     let addresses = Arc::new(Mutex::new(servers.iter().map(|server| server.address.clone()).collect::<Vec<_>>()));
     let (stop, n_answered) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
     let runtime = tokio::runtime::Runtime::new().unwrap();

@@ -125,9 +125,14 @@ impl Call {
             }
             Ok(())
         };
-        let late = |_elapsed| Err(Status::deadline_exceeded("no answer within the client's deadline"));
-        let outcome = timeout(deadline, reading).await.unwrap_or_else(late);
-        let status = outcome.err().unwrap_or_else(|| Status::new(Code::Ok, ""));
+        let late = || Status::deadline_exceeded("no answer within the client's deadline");
+        let outcome = timeout(deadline, reading).await.unwrap_or_else(|_elapsed| Err(late()));
+        let status = match outcome {
+            Ok(()) => Status::new(Code::Ok, ""),
+            // The channel keeps the deadline too, and calls its end by another name.
+            Err(status) if status.code() == Code::Cancelled && sent.elapsed() >= deadline => late(),
+            Err(status) => status,
+        };
         Ended { first, last: sent.elapsed(), n_bytes, code: name(status.code()), message: status.message().to_owned() }
     }
 }

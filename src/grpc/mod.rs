@@ -16,6 +16,7 @@ mod edge;
 mod exchange;
 mod kserve;
 mod listener;
+mod model_answer;
 mod observe;
 mod reloaded;
 mod segment_answer;

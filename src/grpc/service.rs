@@ -15,6 +15,7 @@ use crate::{
         converse::{Answers, clock, converse},
         convert,
         exchange::{Features, Masks},
+        model_answer,
         observe::observe,
         segment_answer,
         segment_chunks::SegmentChunks,
@@ -129,13 +130,13 @@ impl DenseVision for DenseVisionService {
 
     async fn list_models(&self, _request: Request<pb::ListModelsRequest>) -> Result<Response<pb::ListModelsResponse>, Status> {
         let models = self.engine.models();
-        let models = models.iter().map(|model| answer::model(model, &self.engine, self.max_message_bytes)).collect();
+        let models = models.iter().map(|model| model_answer::model(model, &self.engine, self.max_message_bytes)).collect();
         Ok(Response::new(pb::ListModelsResponse { models }))
     }
 
     async fn get_model(&self, request: Request<pb::GetModelRequest>) -> Result<Response<pb::Model>, Status> {
         let selector = convert::model_selector(request.into_inner().model);
         let model = self.engine.model(&selector).map_err(|error| status(&error))?;
-        Ok(Response::new(answer::model(&model, &self.engine, self.max_message_bytes)))
+        Ok(Response::new(model_answer::model(&model, &self.engine, self.max_message_bytes)))
     }
 }

@@ -11,7 +11,7 @@ use densevit::{
 };
 use tch::Device;
 
-use crate::data::loader::Normalisation;
+use crate::data::normalisation::Normalisation;
 
 /// A backbone and the activations that are taken from it.
 #[derive(Debug)]

@@ -10,7 +10,7 @@ use densevit::{
 use tch::{Device, Tensor, nn};
 use train::{
     backbone::Backbone,
-    data::loader::Normalisation,
+    data::normalisation::Normalisation,
     eval::to_tensor,
     vit::{Source, Vit, VitOptions},
 };

@@ -6,8 +6,8 @@ use thiserror::Error;
 use tonic::{
     Request, Status,
     metadata::AsciiMetadataValue,
-    service::Interceptor,
-    transport::{Certificate, ClientTlsConfig, Identity},
+    service::{Interceptor, interceptor::InterceptedService},
+    transport::{Certificate, Channel, ClientTlsConfig, Identity},
 };
 
 /// Credentials of a client. The default is none, and trust in the authorities of the system.
@@ -74,6 +74,9 @@ impl Access {
         Ok(Bearer(self.token.as_ref().map(value).transpose()?))
     }
 }
+
+/// A connection on which calls show the token.
+pub(super) type Secured = InterceptedService<Channel, Bearer>;
 
 /// Shows the token with every call.
 #[derive(Clone, Debug)]

@@ -12,7 +12,7 @@ use tonic_health::pb::{HealthCheckRequest, health_check_response::ServingStatus,
 
 use crate::{
     grpc::client::{
-        access::{Access, AccessError, Bearer},
+        access::{Access, AccessError, Bearer, Secured},
         assemble::{AssembleError, Assembler, Features, SegmentAssembler, Segmentation},
         generic::{Call, Method},
     },
@@ -77,9 +77,6 @@ pub struct Client {
     vision: DenseVisionClient<Secured>,
     health: HealthClient<Channel>,
 }
-
-/// A connection on which calls show the token.
-pub(super) type Secured = InterceptedService<Channel, Bearer>;
 
 impl Client {
     /// Connects to `HOST:PORT`, with or without `http://`, or in TLS to `https://HOST:PORT`.

@@ -18,7 +18,7 @@ use tonic::{
     codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder},
 };
 
-use crate::grpc::{client::connection::Secured, pb::FILE_DESCRIPTOR_SET};
+use crate::grpc::{client::access::Secured, pb::FILE_DESCRIPTOR_SET};
 
 /// Why a call cannot be made.
 #[derive(Debug, Error)]

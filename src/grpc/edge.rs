@@ -21,7 +21,11 @@ pub const TENANT: &str = "densevit-tenant";
 pub const PRIORITY: &str = "densevit-priority";
 /// gRPC codes as they stand in headers.
 const OUT_OF_RANGE: &str = "11";
+const INTERNAL: &str = "13";
 const RESOURCE_EXHAUSTED: HeaderValue = HeaderValue::from_static("8");
+const INVALID_ARGUMENT: HeaderValue = HeaderValue::from_static("3");
+/// How the codec's refusal of bytes that are no message begins, percent-encoded.
+const UNREADABLE: &str = "failed%20to%20decode%20Protobuf%20message";
 
 /// Runs one call.
 pub async fn edge(mut request: Request, next: Next) -> Response {
@@ -35,7 +39,7 @@ pub async fn edge(mut request: Request, next: Next) -> Response {
     request.extensions_mut().insert(Clock { arrived, deadline, caller });
     let _in_flight = record::call_began();
     let mut response = next.run(request).instrument(span).await;
-    explain_message_limit(response.headers_mut());
+    explain_codec(response.headers_mut());
     tail::append(response)
 }
 
@@ -92,11 +96,16 @@ fn timeout(headers: &HeaderMap) -> Option<Duration> {
     }
 }
 
-/// A request message over the limit is refused by the codec with OUT_OF_RANGE; other gRPC servers say RESOURCE_EXHAUSTED, and
-/// clients know that code. Nothing else in this service answers OUT_OF_RANGE.
-fn explain_message_limit(headers: &mut HeaderMap) {
-    if headers.get("grpc-status").is_some_and(|status| status == OUT_OF_RANGE) {
+/// What the codec refuses gets the code that says whose fault it is. A message over the limit is OUT_OF_RANGE there; other gRPC servers say
+/// RESOURCE_EXHAUSTED, and clients know that code. One that is no protobuf is INTERNAL there; INVALID_ARGUMENT is what it is, and INTERNAL
+/// is kept for faults of the server. Nothing else in this service answers OUT_OF_RANGE, or INTERNAL with these words.
+fn explain_codec(headers: &mut HeaderMap) {
+    let is =
+        |name: &str, expected: &str| headers.get(name).is_some_and(|value| value.as_bytes().starts_with(expected.as_bytes()));
+    if is("grpc-status", OUT_OF_RANGE) {
         headers.insert("grpc-status", RESOURCE_EXHAUSTED);
+    } else if is("grpc-status", INTERNAL) && is("grpc-message", UNREADABLE) {
+        headers.insert("grpc-status", INVALID_ARGUMENT);
     }
 }
 

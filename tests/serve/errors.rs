@@ -116,3 +116,20 @@ async fn size_limits_are_named_with_their_key() {
     assert!(message.message().contains("100000"), "{}", message.message());
     server.stop().await;
 }
+
+#[tokio::test]
+async fn bytes_that_are_no_message_are_the_callers_fault_and_hurt_nobody() {
+    use densevit::grpc::client::{Client, Method};
+    let server = server().await;
+    let client = Client::connect(&server.address().to_string()).await.unwrap();
+    for method in
+        ["densevit.v1.DenseVision.Extract", "densevit.v1.DenseVision/Segment", "inference.GRPCInferenceService.ModelInfer"]
+    {
+        let call = client.call(&Method::find(method).unwrap());
+        // A field that promises more bytes than there are.
+        let ended = call.send(Bytes::from_static(&[0x0A, 0x7F, 0x00]), std::time::Duration::from_secs(30)).await;
+        assert!(ended.code == "InvalidArgument" && ended.message.contains("decode"), "{method}: {ended:?}");
+    }
+    assert_eq!(client.models().await.unwrap().len(), 2);
+    server.stop().await;
+}

@@ -16,7 +16,7 @@ SEGMENT := models/dinov2-vits14-imgfocus/segment.safetensors
 WEIGHTS := third_party/weights/vit_s_focus.onnx
 BIN := target/release/densevit
 
-.PHONY: help setup setup-train fetch build demo serve test bench load fuzz lint clean
+.PHONY: help setup setup-train fetch build demo serve test bench load soak fuzz lint clean
 
 help: ## Show the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -77,6 +77,9 @@ bench: setup ## Images per CPU-second behind gRPC against a raw ONNX Runtime loo
 
 load: setup ## Load profiles with ghz (needs Go once): latency, throughput, knee, overload
 	@deploy/load/run.sh
+
+soak: setup ## Memory over fifty shapes and ten thousand requests, processor time while idle, time from start to ready
+	@$(CARGO) bench --locked --bench soak
 
 fuzz: setup ## A million spoilt messages and files to a real server with a tiny model (CASES=N for another number)
 	@$(CARGO) bench --locked --bench fuzz -- --cases $(CASES)

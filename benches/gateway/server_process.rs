@@ -29,6 +29,11 @@ impl ServerProcess {
         overrides.iter().for_each(|(key, value)| {
             command.arg("--set").arg(format!("{key}={value}"));
         });
+        Self::start_with(&mut command)
+    }
+
+    /// Runs the command, a `serve`, and waits until it listens.
+    pub fn start_with(command: &mut Command) -> anyhow::Result<Self> {
         let mut child = command.stdout(Stdio::piped()).spawn().context("starting the server")?;
         let stdout = child.stdout.take().context("the server's output is not there")?;
         let mut line = String::new();
@@ -42,9 +47,14 @@ impl ServerProcess {
         &self.address
     }
 
+    /// Its process.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     /// CPU time that the server has used.
     pub fn cpu_time(&self) -> anyhow::Result<CpuTime> {
-        CpuTime::of(&self.child.id().to_string())
+        CpuTime::of(&self.pid().to_string())
     }
 }
 

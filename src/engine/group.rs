@@ -12,9 +12,10 @@ use futures_util::future::try_join_all;
 
 use crate::{
     engine::{
-        Clock, Engine, ExtractRequest, Extracted, InferError, LoadedModel, MaskSize, Plan, SegmentRequest, Segmented, Timing,
-        input::Sizes, plan::recipe, request::InputRequest, segment::mask_recipe,
+        Clock, Engine, ExtractRequest, Extracted, FeatureRequest, InferError, LoadedModel, MaskSize, Plan, SegmentRequest,
+        Segmented, Timing, input::Sizes, plan::recipe, request::InputRequest, segment::mask_recipe,
     },
+    manifest::Manifest,
     preprocess::Recipe,
 };
 
@@ -84,8 +85,19 @@ impl Engine {
         let manifest = model.manifest();
         let recipe = recipe(&first.input, manifest, manifest.preprocess.resize, self.limits());
         let sizes = self.equal_sizes(requests.iter().map(|request| &request.input), &recipe, false)?;
-        let plan = Plan::new(&first.features, manifest, self.limits()).map_err(of_all)?;
-        let n_values = plan.n_output_values(sizes.input.0, sizes.input.1, manifest).saturating_mul(requests.len() as u64);
+        self.check_features(&first.features, manifest, sizes, requests.len() as u64)
+    }
+
+    /// Maps of so many images must fit into one answer.
+    fn check_features(
+        &self,
+        features: &FeatureRequest,
+        manifest: &Manifest,
+        sizes: Sizes,
+        n_images: u64,
+    ) -> Result<(), GroupError> {
+        let plan = Plan::new(features, manifest, self.limits()).map_err(of_all)?;
+        let n_values = plan.n_output_values(sizes.input.0, sizes.input.1, manifest).saturating_mul(n_images);
         check_values("features", "the maps", n_values, self.limits().max_output_values, "limits.max_output_values")
     }
 
@@ -101,9 +113,7 @@ impl Engine {
         let (n_images, limit) = (requests.len() as u64, self.limits().masks.max_values);
         check_values("masks", "the masks", n_values.saturating_mul(n_images), limit, "limits.masks.max_values")?;
         let Some(features) = &first.features else { return Ok(()) };
-        let plan = Plan::new(features, manifest, self.limits()).map_err(of_all)?;
-        let n_values = plan.n_output_values(sizes.input.0, sizes.input.1, manifest).saturating_mul(n_images);
-        check_values("features", "the maps", n_values, self.limits().max_output_values, "limits.max_output_values")
+        self.check_features(features, manifest, sizes, n_images)
     }
 
     /// The sizes of all images, which must agree: of the model's input, and with `of_image` of the image itself.

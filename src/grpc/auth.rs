@@ -5,7 +5,7 @@
 //! them, each in constant time: how long a refusal takes says nothing. The tenant of the token replaces whatever the caller wrote into
 //! the `densevit-tenant` metadata, so that fairness and limits by tenant rest on something that was proved.
 
-use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
 
 use axum::{
     extract::{Request, State},
@@ -52,7 +52,6 @@ impl Default for AuthConfig {
 #[derive(Clone, Debug)]
 pub(super) struct Auth {
     tokens: Arc<Reloaded<Tokens>>,
-    reload_every: Option<Duration>,
 }
 
 /// Tenants by digest of their tokens.
@@ -71,7 +70,7 @@ struct TenantTokens {
 }
 
 impl Auth {
-    /// Reads the file, if one is named.
+    /// Reads the file, if one is named, and looks at it again as configured.
     ///
     /// # Errors
     /// When it is missing or holds something else.
@@ -86,15 +85,8 @@ impl Auth {
             files.iter().zip(contents).map(read).next().unwrap_or_else(|| Ok(Tokens::none()))
         };
         let tokens = Arc::new(Reloaded::open("tokens", vec![file], Box::new(make))?);
-        Ok(Some(Self { tokens, reload_every: (config.reload_s > 0).then(|| Duration::from_secs(config.reload_s)) }))
-    }
-
-    /// Looks for new tokens, for ever.
-    pub(super) async fn watch(self) {
-        match self.reload_every {
-            Some(every) => self.tokens.watch(every).await,
-            None => std::future::pending().await,
-        }
+        tokens.watch(config.reload_s);
+        Ok(Some(Self { tokens }))
     }
 
     /// The tenant of a caller.

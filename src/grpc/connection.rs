@@ -81,10 +81,10 @@ impl Terms {
     }
 }
 
-/// Resolves after a time, or never.
-async fn after(time: Option<Duration>) {
-    match time {
-        Some(time) => sleep(time).await,
+/// Resolves when what a limit starts does, or never without one.
+async fn within<F: Future<Output = ()>>(limit: Option<Duration>, start: impl FnOnce(Duration) -> F) {
+    match limit {
+        Some(limit) => start(limit).await,
         None => std::future::pending().await,
     }
 }
@@ -114,15 +114,9 @@ pub(super) async fn connection(
             },
         }
     };
-    let silence = async {
-        match terms.idle {
-            Some(limit) => activity.ceased(limit).await,
-            None => std::future::pending().await,
-        }
-    };
     tokio::select! {
         () = serving => {}
-        () = silence => debug!("connection dropped: no byte came or went for the idle time"),
+        () = within(terms.idle, |limit| activity.ceased(limit)) => debug!("connection dropped: no byte came or went for the idle time"),
     }
 }
 
@@ -139,7 +133,7 @@ where
             serving.as_mut().graceful_shutdown();
             serving.await
         }
-        () = after(terms.age.map(jittered)) => {
+        () = within(terms.age.map(jittered), sleep) => {
             serving.as_mut().graceful_shutdown();
             match timeout(terms.grace, serving).await {
                 Ok(ended) => ended,

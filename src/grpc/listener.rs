@@ -15,7 +15,6 @@ use tokio::{
     task::JoinSet,
     time::{sleep, timeout},
 };
-use tokio_util::task::AbortOnDropHandle;
 use tracing::warn;
 
 use crate::grpc::{
@@ -133,7 +132,6 @@ impl Listener {
     /// and drops what is left. Returns the number of connections that had to be dropped.
     pub async fn serve(self, app: Router, mut draining: watch::Receiver<bool>, budget: Duration) -> usize {
         let slots = Arc::new(Semaphore::new(self.config.max_connections.max(1)));
-        let _watching = self.tls.clone().map(|tls| AbortOnDropHandle::new(tokio::spawn(tls.watch())));
         let terms = Terms::new(&self.config, self.tls.clone());
         let mut open = JoinSet::new();
         loop {

@@ -77,22 +77,23 @@ impl std::fmt::Debug for Health {
 impl Health {
     /// Tells whether `models` and the service answer requests.
     pub async fn set_serving(&self, models: &[String], is_serving: bool) {
-        let status = if is_serving { ServingStatus::Serving } else { ServingStatus::NotServing };
         for model in models {
-            self.0.set_service_status(format!("models/{model}"), status).await;
+            self.set_model(model, is_serving).await;
         }
+        let status = serving_status(is_serving);
         self.0.set_service_status(SERVICE_NAME, status).await;
         self.0.set_service_status(KSERVE_SERVICE_NAME, status).await;
         self.0.set_service_status("", status).await;
     }
-}
 
-impl Health {
     /// Tells whether one model answers requests.
     pub async fn set_model(&self, model: &str, is_serving: bool) {
-        let status = if is_serving { ServingStatus::Serving } else { ServingStatus::NotServing };
-        self.0.set_service_status(format!("models/{model}"), status).await;
+        self.0.set_service_status(format!("models/{model}"), serving_status(is_serving)).await;
     }
+}
+
+fn serving_status(is_serving: bool) -> ServingStatus {
+    if is_serving { ServingStatus::Serving } else { ServingStatus::NotServing }
 }
 
 /// Why the services could not be set up.
@@ -136,7 +137,6 @@ pub fn router(engine: Arc<Engine>, config: &GrpcConfig) -> Result<(Router, Healt
         .add_service(reflection().build_v1alpha()?);
     let mut router = routes.into_axum_router().layer(middleware::from_fn(edge::edge));
     if let Some(auth) = Auth::open(&config.auth)? {
-        tokio::spawn(auth.clone().watch());
         // Outside the edge, which reads the tenant; inside CORS, whose preliminary questions carry no token.
         router = router.layer(middleware::from_fn_with_state(auth, auth::authenticated));
     }

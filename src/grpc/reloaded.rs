@@ -120,13 +120,19 @@ impl<T: Send + Sync + 'static> Reloaded<T> {
         Ok(true)
     }
 
-    /// Looks every so often, for ever.
-    pub(super) async fn watch(self: Arc<Self>, every: Duration) {
-        loop {
-            sleep(every).await;
-            let own = Arc::clone(&self);
-            let _panicked = spawn_blocking(move || own.look()).await;
+    /// Looks every `every_s` seconds, as long as somebody has the value; 0 is never.
+    pub(super) fn watch(self: &Arc<Self>, every_s: u64) {
+        if every_s == 0 {
+            return;
         }
+        let watched = Arc::downgrade(self);
+        tokio::spawn(async move {
+            loop {
+                sleep(Duration::from_secs(every_s)).await;
+                let Some(own) = watched.upgrade() else { return };
+                let _panicked = spawn_blocking(move || own.look()).await;
+            }
+        });
     }
 }
 

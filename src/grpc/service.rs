@@ -31,13 +31,12 @@ const DATA: u32 = 15;
 
 /// An answer whose `data` is sent as it lies in memory.
 fn with_data<T>(message: T, data: Bytes) -> Response<T> {
-    let mut response = Response::new(message);
-    if !data.is_empty() {
-        let mut tail = Tail::new(DATA);
-        tail.push(vec![data]);
-        response.extensions_mut().insert(tail);
+    if data.is_empty() {
+        return Response::new(message);
     }
-    response
+    let mut tail = Tail::new(DATA);
+    tail.push(vec![data]);
+    tail.behind(message)
 }
 
 /// gRPC adapter over the engine.

@@ -50,6 +50,13 @@ impl Tail {
         self.chunks.push_back(head.freeze());
         self.chunks.extend(parts.into_iter().filter(|part| !part.is_empty()));
     }
+
+    /// The answer that the values follow.
+    pub(super) fn behind<T>(self, message: T) -> tonic::Response<T> {
+        let mut response = tonic::Response::new(message);
+        response.extensions_mut().insert(self);
+        response
+    }
 }
 
 /// Sends what a handler has hung to its response, if anything.

@@ -61,12 +61,11 @@ impl Default for TlsConfig {
 #[derive(Clone, Debug)]
 pub(super) struct Tls {
     configuration: Arc<Reloaded<ServerConfig>>,
-    reload_every: Option<Duration>,
     handshake_timeout: Duration,
 }
 
 impl Tls {
-    /// Reads the files, if any are named. Browsers may speak HTTP/1.1.
+    /// Reads the files, if any are named, and looks at them again as configured. Browsers may speak HTTP/1.1.
     ///
     /// # Errors
     /// When one is missing or cannot be used.
@@ -92,11 +91,9 @@ impl Tls {
             config.alpn_protocols.clone_from(&protocols);
             Ok(config)
         };
-        Ok(Some(Self {
-            configuration: Arc::new(Reloaded::open("certificates", files, Box::new(make))?),
-            reload_every: (config.reload_s > 0).then(|| Duration::from_secs(config.reload_s)),
-            handshake_timeout: Duration::from_secs(config.handshake_timeout_s.max(1)),
-        }))
+        let configuration = Arc::new(Reloaded::open("certificates", files, Box::new(make))?);
+        configuration.watch(config.reload_s);
+        Ok(Some(Self { configuration, handshake_timeout: Duration::from_secs(config.handshake_timeout_s.max(1)) }))
     }
 
     /// Makes a connection secure.
@@ -110,14 +107,6 @@ impl Tls {
         let acceptor = TlsAcceptor::from(self.configuration.current());
         let elapsed = |_elapsed| io::Error::new(io::ErrorKind::TimedOut, "the handshake took too long");
         timeout(self.handshake_timeout, acceptor.accept(stream)).await.map_err(elapsed)?
-    }
-
-    /// Looks for new certificates, for ever.
-    pub(super) async fn watch(self) {
-        match self.reload_every {
-            Some(every) => self.configuration.watch(every).await,
-            None => std::future::pending().await,
-        }
     }
 }
 

@@ -4,9 +4,12 @@ use std::{collections::BTreeMap, time::Duration};
 
 use serde_json::{Value, json};
 
-use crate::commands::load::{
-    drive::{Run, Sample},
-    profile::Profile,
+use crate::{
+    commands::load::{
+        drive::{Run, Sample},
+        profile::Profile,
+    },
+    grpc::client::rfc3339,
 };
 
 /// Bars of the histogram.
@@ -173,28 +176,9 @@ fn nanos(time: Duration) -> u64 {
     u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }
 
-/// `2026-11-26T03:57:27.123456789Z`.
-fn rfc3339(time: std::time::SystemTime) -> String {
-    let since = time.duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-    let (days, second) = (since.as_secs() / 86_400, since.as_secs() % 86_400);
-    // Civil date of a day count: eras of 400 years, years that begin in March (H. Hinnant, "chrono-compatible low-level date algorithms").
-    let shifted = days + 719_468;
-    let (era, day_of_era) = (shifted / 146_097, shifted % 146_097);
-    let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let month_from_march = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
-    let month = if month_from_march < 10 { month_from_march + 3 } else { month_from_march - 9 };
-    let year = era * 400 + year_of_era + u64::from(month <= 2);
-    let (hour, minute, second) = (second / 3600, second / 60 % 60, second % 60);
-    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{:09}Z", since.subsec_nanos())
-}
-
 #[cfg(test)]
 mod tests {
     #![expect(clippy::unwrap_used, reason = "tests")]
-
-    use std::time::UNIX_EPOCH;
 
     use super::*;
 
@@ -204,17 +188,5 @@ mod tests {
         let at = |percent| percentile(&times, percent).unwrap().as_millis();
         assert_eq!([at(0.0), at(50.0), at(99.0), at(99.9), at(100.0)], [1, 100, 198, 200, 200]);
         assert_eq!(percentile(&[], 50.0), None);
-    }
-
-    #[test]
-    fn dates_are_civil() {
-        for (seconds, expected) in [
-            (0, "1970-01-01T00:00:00"),
-            (951_782_400, "2000-02-29T00:00:00"),
-            (1_709_251_199, "2024-02-29T23:59:59"),
-            (4_102_444_800, "2100-01-01T00:00:00"),
-        ] {
-            assert!(rfc3339(UNIX_EPOCH + Duration::from_secs(seconds)).starts_with(expected), "{seconds}");
-        }
     }
 }

@@ -4,12 +4,12 @@
 //! Messages are turned into bytes once, before the clock runs, and answers are counted and not decoded, so that the client costs little
 //! beside the server that it measures.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use bytes::{Buf as _, BufMut as _, Bytes};
 use http::uri::PathAndQuery;
 use prost::Message as _;
-use prost_reflect::{DescriptorPool, DynamicMessage, MessageDescriptor};
+use prost_reflect::{DescriptorPool, DynamicMessage, MessageDescriptor, prost_types::Timestamp};
 use thiserror::Error;
 use tokio::time::{Instant, timeout};
 use tonic::{
@@ -137,6 +137,12 @@ impl Call {
     }
 }
 
+/// A time as the JSON form of protobuf and ghz write it: `2026-11-26T03:57:27.123456789Z`.
+#[must_use]
+pub fn rfc3339(time: SystemTime) -> String {
+    Timestamp::from(time).to_string()
+}
+
 fn name(code: Code) -> &'static str {
     match code {
         Code::Ok => "OK",
@@ -203,6 +209,8 @@ impl Decoder for RawCodec {
 mod tests {
     #![expect(clippy::unwrap_used, reason = "tests")]
 
+    use std::time::UNIX_EPOCH;
+
     use super::*;
     use crate::grpc::pb::v1 as pb;
 
@@ -218,6 +226,18 @@ mod tests {
         assert!(error.to_string().contains("imagine"), "{error}");
         for unknown in ["Extract", "densevit.v1.DenseVision.Imagine", "densevit.v1.DenseVision/ExtractStream"] {
             assert!(Method::find(unknown).is_err(), "{unknown}");
+        }
+    }
+
+    #[test]
+    fn dates_are_civil() {
+        for (seconds, expected) in [
+            (0, "1970-01-01T00:00:00"),
+            (951_782_400, "2000-02-29T00:00:00"),
+            (1_709_251_199, "2024-02-29T23:59:59"),
+            (4_102_444_800, "2100-01-01T00:00:00"),
+        ] {
+            assert!(rfc3339(UNIX_EPOCH + Duration::from_secs(seconds)).starts_with(expected), "{seconds}");
         }
     }
 }

@@ -10,4 +10,4 @@ mod generic;
 pub use access::{Access, AccessError};
 pub use assemble::{AssembleError, Features, Segmentation};
 pub use connection::{Client, ClientError};
-pub use generic::{Call, Ended, GenericError, Method};
+pub use generic::{Call, Ended, GenericError, Method, rfc3339};

@@ -74,8 +74,12 @@ fn repository_model(repository: String, model: String) -> Result<String, Status>
         (_, true) if !repository.is_empty() => Ok(repository),
         (true, false) => Ok(model),
         (true, true) => Err(status(&InferError::invalid("model_name", "is required"))),
-        _ => Err(status(&InferError::invalid("repository_name", "must be empty: this server has one repository"))),
+        _ => Err(other_repository()),
     }
+}
+
+fn other_repository() -> Status {
+    status(&InferError::invalid("repository_name", "must be empty: this server has one repository"))
 }
 
 fn no_parameters<'a>(keys: impl Iterator<Item = &'a String>, known: &str) -> Result<(), Status> {
@@ -133,9 +137,7 @@ impl GrpcInferenceService for KserveService {
         let Inferred { response, contents, .. } = outcome.map_err(|error| status(&error))?;
         let mut tail = Tail::new(RAW_OUTPUT_CONTENTS);
         contents.into_iter().for_each(|parts| tail.push(parts));
-        let mut response = Response::new(response);
-        response.extensions_mut().insert(tail);
-        Ok(response)
+        Ok(tail.behind(response))
     }
 
     async fn model_stream_infer(
@@ -170,7 +172,7 @@ impl GrpcInferenceService for KserveService {
         let clock = clock(&request);
         let pb::RepositoryIndexRequest { repository_name, ready } = request.into_inner();
         if !repository_name.is_empty() {
-            return Err(status(&InferError::invalid("repository_name", "must be empty: this server has one repository")));
+            return Err(other_repository());
         }
         let index = self.engine.index(clock).await.map_err(|error| status(&error))?;
         let listed = index.into_iter().filter(|entry| entry.is_ready || !ready);

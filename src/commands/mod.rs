@@ -1,6 +1,7 @@
 //! The command line: one file a subcommand. The only modules that use `anyhow` and print to standard output.
 
 mod access;
+mod calibrate;
 mod extract;
 mod features;
 mod folder;
@@ -46,6 +47,8 @@ enum Command {
     Serve(serve::ServeArgs),
     /// Turn weights (safetensors, ONNX or PyTorch) into a model directory that can be served.
     Import(import::ImportArgs),
+    /// Measure on photos what an int8 import needs to know.
+    Calibrate(calibrate::CalibrateArgs),
     /// Give an imported model a LiFT or a segmentation head, or another one.
     Head(head::HeadArgs),
     /// Extract the features of images into .npy or .safetensors files.
@@ -79,6 +82,7 @@ pub fn run() -> anyhow::Result<()> {
     match cli.command {
         Some(Command::Serve(args)) => serve::run(&args),
         Some(Command::Import(args)) => import::run(args),
+        Some(Command::Calibrate(args)) => calibrate::run(args),
         Some(Command::Head(args)) => head::run(args),
         Some(Command::Extract(args)) => extract::run(&args),
         Some(Command::Segment(args)) => segment::run(&args),

@@ -19,7 +19,7 @@ where
 {
     let values: Vec<f32> = array.iter().copied().collect();
     let tensor = match precision {
-        Precision::Fp32 => TensorProto::f32(array.shape(), &values),
+        Precision::Fp32 | Precision::Int8 => TensorProto::f32(array.shape(), &values),
         Precision::Fp16 => TensorProto::f16(array.shape(), &values),
     };
     graph.constant(tensor, name)
@@ -45,18 +45,18 @@ pub(super) fn linear(
     graph.add(&product, &bias)
 }
 
-/// `x` in the precision of the matrix products; nothing in a single-precision graph.
+/// `x` in the precision of the matrix products; nothing in graphs that are not in half precision.
 pub(super) fn narrow(graph: &mut GraphBuilder, x: &Value, precision: Precision) -> Value {
     match precision {
-        Precision::Fp32 => x.clone(),
+        Precision::Fp32 | Precision::Int8 => x.clone(),
         Precision::Fp16 => graph.cast(x, DataType::Float16),
     }
 }
 
-/// `x` in single precision; nothing in a single-precision graph.
+/// `x` in single precision; nothing in graphs that are not in half precision.
 pub(super) fn widen(graph: &mut GraphBuilder, x: &Value, precision: Precision) -> Value {
     match precision {
-        Precision::Fp32 => x.clone(),
+        Precision::Fp32 | Precision::Int8 => x.clone(),
         Precision::Fp16 => graph.cast(x, DataType::Float),
     }
 }

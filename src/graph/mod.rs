@@ -4,11 +4,14 @@
 //! [`SegmentWeights`](crate::weights::SegmentWeights). Out: an ONNX model whose inputs and outputs are named by
 //! [`manifest::io_names`](crate::manifest::io_names). Called by `import`, and later by the trainer.
 
+mod byte_matrix;
 mod constants;
 pub mod cost;
 mod decoder;
+mod fold;
 mod lift;
 pub mod position;
+mod product;
 mod segmenter;
 mod segvit;
 mod vit;

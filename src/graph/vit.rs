@@ -13,18 +13,25 @@
 //! - A backbone can halve its grid inside one block (query down-sampling of SegViT Shrunk, NeurIPS 2022): queries and
 //!   residuals of that block are those of the patches at even rows and columns, keys and values come from all, through the same norm.
 //!   CLS and registers stay. Later blocks run on a quarter of the patches.
+//! - In int8 the linear layers of the blocks multiply bytes, with steps that are fixed when the graph is made (`fold` has how they are
+//!   kept fine). Steps measured during a run, over all images of a batch, cost more time and let an answer depend on who else is in its
+//!   batch. The patch embedding and the attention's own products stay in single precision.
 //! - The image comes as bytes and is normalised in the graph: a third of the copies of a float input.
 
-use ndarray::{Array2, Axis, concatenate};
+use ndarray::{Array1, Array2, Axis, concatenate};
 
 use crate::{
-    graph::constants::{constant, linear, narrow, widen},
+    graph::{
+        constants::{constant, narrow, widen},
+        fold::{FoldedBlock, Step, fold},
+        product::Operand,
+    },
     manifest::{Facet, Precision, Tap, io_names},
     onnx::{
         Along, ConvGeometry, Dim, GraphBuilder, ModelProto, OnnxError, Value,
         proto::{DataType, TensorProto},
     },
-    weights::{Ffn, Norm, VitBlock, VitWeights},
+    weights::{BlockRanges, Ffn, LayerInput, Linear, Norm, VitBlock, VitWeights},
 };
 
 /// What the graph offers and how.
@@ -40,6 +47,10 @@ pub struct VitOptions {
     pub std: [f32; 3],
     /// Element type of weights and products.
     pub precision: Precision,
+    /// Ranges of the inputs of linear layers, a block each: what makes them bytes. Empty in graphs of floats.
+    pub ranges: Vec<BlockRanges>,
+    /// Whether the graph gives these ranges for its images as outputs (named by [`LayerInput::names`], `[K]` f32), to measure them.
+    pub observes_ranges: bool,
     /// The block, 0-based, that halves the grid.
     pub query_downsample: Option<u32>,
     /// The one size of a graph that stands alone; otherwise the position table is an input.
@@ -112,23 +123,14 @@ impl<'a> Vit<'a> {
 
     /// One pre-norm block and its outputs.
     fn block(&mut self, layer: u32, block: &VitBlock) {
+        let folded = self.options.ranges.get(layer as usize).map(|ranges| fold(block, ranges));
+        let (block, folded) = (folded.as_ref().map_or(block, |folded| &folded.block), folded.as_ref());
+        let attended = self.attention(layer, block, folded);
         let name = format!("blocks.{layer}");
-        let precision = self.options.precision;
-        let normed = self.norm(&self.stream.clone(), &block.norm1, &format!("{name}.norm1"));
-        let normed = narrow(&mut self.graph, &normed, precision);
-        let asking = if self.options.query_downsample == Some(layer) { self.halve(&normed) } else { normed.clone() };
-        let mut project = |x, layer, part: &str| linear(&mut self.graph, x, layer, None, (precision, &format!("{name}.{part}")));
-        let query = project(&asking, &block.query, "query");
-        let (key, value) = (project(&normed, &block.key, "key"), project(&normed, &block.value, "value"));
-        for (facet, projected) in [(Facet::Key, &key), (Facet::Query, &query), (Facet::Value, &value)] {
-            let projected = projected.clone();
-            self.offer(Tap { facet, layer }, |graph| widen(graph, &projected, precision));
-        }
-        let attended = self.graph.multi_head_attention(&query, &key, &value, self.weights.arch.heads);
-        let projected =
-            linear(&mut self.graph, &attended, &block.proj, block.scale1.as_ref(), (precision, &format!("{name}.proj")));
+        let attended = self.operand((layer, LayerInput::Projection), &attended, folded.map(|folded| folded.projection));
+        let projected = self.product(&attended, &block.proj, block.scale1.as_ref(), &format!("{name}.proj"));
         self.add_to_stream(&projected);
-        let hidden = self.feed_forward(block, &name);
+        let hidden = self.feed_forward(layer, block, folded);
         self.add_to_stream(&hidden);
         let stream = self.stream.clone();
         self.offer(Tap { facet: Facet::Token, layer }, |_graph| stream.clone());
@@ -138,28 +140,85 @@ impl<'a> Vit<'a> {
         }
     }
 
-    fn feed_forward(&mut self, block: &VitBlock, name: &str) -> Value {
-        let precision = self.options.precision;
+    /// Queries, keys and values, offered, and what the attention makes of them.
+    fn attention(&mut self, layer: u32, block: &VitBlock, folded: Option<&FoldedBlock>) -> Value {
+        let (name, precision) = (format!("blocks.{layer}"), self.options.precision);
+        let normed = self.norm(&self.stream.clone(), &block.norm1, &format!("{name}.norm1"));
+        let normed = narrow(&mut self.graph, &normed, precision);
+        let step = folded.map(|folded| folded.attention);
+        let answering = self.operand((layer, LayerInput::Attention), &normed, step);
+        let asking = if self.options.query_downsample == Some(layer) {
+            let half = self.halve(&normed);
+            Operand::new(&mut self.graph, &half, step, &format!("{name}.query.input"))
+        } else {
+            answering.clone()
+        };
+        let query = self.product(&asking, &block.query, None, &format!("{name}.query"));
+        let key = self.product(&answering, &block.key, None, &format!("{name}.key"));
+        let value = self.product(&answering, &block.value, None, &format!("{name}.value"));
+        for (facet, projected) in [(Facet::Key, &key), (Facet::Query, &query), (Facet::Value, &value)] {
+            let unfolded = folded.filter(|_| facet == Facet::Value).map(|folded| &folded.value);
+            self.offer(Tap { facet, layer }, |graph| match unfolded {
+                None => widen(graph, projected, precision),
+                Some((width, middle)) => {
+                    let width = constant(graph, width, Precision::Fp32, &format!("{name}.value.width"));
+                    let middle = constant(graph, middle, Precision::Fp32, &format!("{name}.value.middle"));
+                    let scaled = graph.mul(projected, &width);
+                    graph.add(&scaled, &middle)
+                }
+            });
+        }
+        self.graph.multi_head_attention(&query, &key, &value, self.weights.arch.heads)
+    }
+
+    fn feed_forward(&mut self, layer: u32, block: &VitBlock, folded: Option<&FoldedBlock>) -> Value {
+        let (name, precision) = (format!("blocks.{layer}"), self.options.precision);
         let normed = self.norm(&self.stream.clone(), &block.norm2, &format!("{name}.norm2"));
         let normed = narrow(&mut self.graph, &normed, precision);
-        let graph = &mut self.graph;
-        match &block.ffn {
+        let input = self.operand((layer, LayerInput::Ffn), &normed, folded.map(|folded| folded.ffn));
+        let (hidden, last, part) = match &block.ffn {
             Ffn::Mlp { fc1, fc2 } => {
-                let hidden = linear(graph, &normed, fc1, None, (precision, &format!("{name}.fc1")));
-                let hidden = graph.gelu(&hidden);
-                linear(graph, &hidden, fc2, block.scale2.as_ref(), (precision, &format!("{name}.fc2")))
+                let hidden = self.product(&input, fc1, None, &format!("{name}.fc1"));
+                (self.graph.gelu(&hidden), fc2, "fc2")
             }
             Ffn::Swiglu { w12, w3 } => {
-                let both = linear(graph, &normed, w12, None, (precision, &format!("{name}.w12")));
+                let both = self.product(&input, w12, None, &format!("{name}.w12"));
                 let half = i64::try_from(w12.bias.len() / 2).unwrap_or(i64::MAX);
+                let graph = &mut self.graph;
                 let gate = graph.slice(&both, Along { axis: -1, begin: 0, end: half });
                 let linear_part = graph.slice(&both, Along { axis: -1, begin: half, end: i64::MAX });
                 let sigmoid = graph.sigmoid(&gate);
                 let silu = graph.mul(&gate, &sigmoid);
-                let hidden = graph.mul(&silu, &linear_part);
-                linear(graph, &hidden, w3, block.scale2.as_ref(), (precision, &format!("{name}.w3")))
+                (graph.mul(&silu, &linear_part), w3, "w3")
+            }
+        };
+        let hidden = match folded {
+            None => hidden,
+            Some(folded) => {
+                let factor = constant(&mut self.graph, &folded.hidden_factor, Precision::Fp32, &format!("{name}.{part}.factor"));
+                self.graph.mul(&hidden, &factor)
+            }
+        };
+        let hidden = self.operand((layer, LayerInput::Hidden), &hidden, folded.map(|folded| folded.hidden));
+        self.product(&hidden, last, block.scale2.as_ref(), &format!("{name}.{part}"))
+    }
+
+    /// What a linear layer reads, `[B, T, K]`: in bytes where there is a step, observed if wanted.
+    fn operand(&mut self, (layer, input): (u32, LayerInput), x: &Value, step: Option<Step>) -> Operand {
+        if self.options.observes_ranges {
+            let [low, high] = input.names(layer as usize);
+            let wide = widen(&mut self.graph, x, self.options.precision);
+            let bounds = [(self.graph.reduce_min(&wide, &[0, 1]), low), (self.graph.reduce_max(&wide, &[0, 1]), high)];
+            for (bound, name) in bounds {
+                self.graph.output(&bound, &name, DataType::Float, &[Dim::Any(&name)]);
             }
         }
+        let [name, _] = input.names(layer as usize);
+        Operand::new(&mut self.graph, x, step, name.trim_end_matches(".low"))
+    }
+
+    fn product(&mut self, x: &Operand, layer: &Linear, scale: Option<&Array1<f32>>, name: &str) -> Value {
+        x.product(&mut self.graph, layer, scale, (self.options.precision, name))
     }
 
     /// Cuts the residual stream to the patches at even rows and columns, and returns the same cut of `normed`.

@@ -3,7 +3,7 @@
 use crate::{
     engine::{Engine, Limits, LoadedModel, MAX_LIFT_PASSES},
     grpc::{answer::facet, pb::v1 as pb, segment_answer},
-    manifest::{Interpolation, Manifest, PositionVariant, Precision, ResizePolicy, Tap},
+    manifest::{Interpolation, Manifest, PositionVariant, ResizePolicy, Tap},
 };
 
 /// What clients may know of a model.
@@ -33,7 +33,7 @@ pub fn model(model: &LoadedModel, engine: &Engine, max_message_bytes: usize) -> 
         interpolation: interpolation(preprocess.interpolation) as i32,
         default_resize: Some(default_resize(manifest)),
         position_interpolation: variant(manifest.position.variant).to_owned(),
-        precision: precision(backbone.precision).to_owned(),
+        precision: backbone.precision.name().to_owned(),
         provider: model.provider().to_owned(),
         lift: manifest.lift.as_ref().map(|lift| lift_head(lift.form.name(), lift.tap, lift.parameters)),
         license: manifest.provenance.license.clone(),
@@ -85,12 +85,5 @@ fn variant(variant: PositionVariant) -> &'static str {
         PositionVariant::Offset => "offset",
         PositionVariant::Antialias => "antialias",
         PositionVariant::Exact => "exact",
-    }
-}
-
-fn precision(precision: Precision) -> &'static str {
-    match precision {
-        Precision::Fp32 => "fp32",
-        Precision::Fp16 => "fp16",
     }
 }

@@ -12,6 +12,7 @@ mod card;
 mod head;
 mod install;
 mod options;
+mod ranges;
 mod segment;
 mod write;
 
@@ -25,6 +26,7 @@ use thiserror::Error;
 pub use head::LiftCard;
 pub use install::{HeadKind, install_head, install_segmenter};
 pub use options::{HeadOptions, ImportOptions, Preset, SegmentOptions};
+pub use ranges::{CalibrationGraph, RangesCard, calibration_graph};
 pub use segment::SegmentCard;
 
 use crate::{

@@ -76,6 +76,8 @@ pub struct ImportOptions {
     pub force: bool,
     /// Element type of weights and products.
     pub precision: Precision,
+    /// Ranges of the inputs of linear layers, from [`calibration_graph`](crate::import::calibration_graph): what `int8` needs.
+    pub ranges: Option<PathBuf>,
     /// Blocks that the graph offers; `None` means all.
     pub layers: Option<Vec<u32>>,
     /// Facets that the graph offers.
@@ -130,6 +132,7 @@ impl ImportOptions {
             version: 1,
             force: false,
             precision: Precision::Fp32,
+            ranges: None,
             layers: None,
             facets: Facet::ALL.to_vec(),
             default: None,

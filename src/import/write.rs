@@ -9,7 +9,7 @@ use safetensors::{Dtype, serialize, tensor::TensorView};
 
 use crate::{
     graph::{Baked, LiftOptions, SegmenterOptions, VitOptions, build_lift, build_segmenter, build_vit, position},
-    import::{ImportError, ImportOptions, head::Head, segment::Segmenter, write_failed},
+    import::{ImportError, ImportOptions, head::Head, ranges::Ranges, segment::Segmenter, write_failed},
     manifest::{
         Architecture, BackboneFile, FORMAT, Facet, LiftFile, MANIFEST_FILE, Manifest, PositionSpec, PreprocessSpec, Provenance,
         SegmentInput, SegmenterFile, Tap, sha256_file,
@@ -115,12 +115,15 @@ fn write_backbone(
     (layers, default): (Vec<u32>, Tap),
     dir: &Path,
 ) -> Result<BackboneFile, ImportError> {
+    let ranges = Ranges::open(options, &recognised.weights)?;
     let vit = VitOptions {
         facets: options.facets.clone(),
         layers: layers.clone(),
         mean: options.mean,
         std: options.std,
         precision: options.precision,
+        ranges: ranges.as_ref().map(|ranges| ranges.blocks.clone()).unwrap_or_default(),
+        observes_ranges: false,
         query_downsample: options.query_downsample,
         baked: baked(recognised, options)?,
     };
@@ -135,6 +138,7 @@ fn write_backbone(
         external: external.into_iter().collect::<Result<_, ImportError>>()?,
         opset: OPSET,
         precision: options.precision,
+        ranges_sha256: ranges.map(|ranges| ranges.sha256),
         baked_size: options.baked_size,
         facets: options.facets.clone(),
         layers,
@@ -143,7 +147,7 @@ fn write_backbone(
     })
 }
 
-fn baked(recognised: &Recognised, options: &ImportOptions) -> Result<Option<Baked>, ImportError> {
+pub(super) fn baked(recognised: &Recognised, options: &ImportOptions) -> Result<Option<Baked>, ImportError> {
     let Some([height, width]) = options.baked_size else { return Ok(None) };
     let patch = recognised.weights.arch.patch;
     if height == 0 || width == 0 || !height.is_multiple_of(patch) || !width.is_multiple_of(patch) {
@@ -168,8 +172,8 @@ pub(super) fn lift(arch: &Architecture, backbone: &BackboneFile, head: &Head<'_>
     let weights = assemble_lift(tensors, arch.patch, arch.width as usize, order).map_err(failed)?;
     let file = "lift.onnx";
     let path = dir.join(file);
-    let model =
-        build_lift(&weights, LiftOptions { patch: arch.patch, precision: backbone.precision }).map_err(ImportError::Graph)?;
+    let model = build_lift(&weights, LiftOptions { patch: arch.patch, precision: backbone.precision.of_heads() })
+        .map_err(ImportError::Graph)?;
     onnx::save(model, &path, MAX_INLINE_BYTES).map_err(ImportError::Graph)?;
     Ok(LiftFile {
         file: file.to_owned(),
@@ -180,7 +184,7 @@ pub(super) fn lift(arch: &Architecture, backbone: &BackboneFile, head: &Head<'_>
         backbone_sha256: backbone.sha256.clone(),
         guidance: weights.guidance,
         opset: OPSET,
-        precision: backbone.precision,
+        precision: backbone.precision.of_heads(),
         parameters: weights.n_parameters(),
         license: head.license.clone(),
         source: file_name(source),
@@ -198,7 +202,7 @@ pub(super) fn segmenter(manifest: &Manifest, head: &Segmenter<'_>, dir: &Path) -
     let file = "segment.onnx";
     let path = dir.join(file);
     let options = SegmenterOptions {
-        precision: backbone.precision,
+        precision: backbone.precision.of_heads(),
         upscale: card.upscale,
         is_halved: card.taps.iter().map(|tap| backbone.is_halved(*tap)).collect(),
     };
@@ -217,7 +221,7 @@ pub(super) fn segmenter(manifest: &Manifest, head: &Segmenter<'_>, dir: &Path) -
         backbone_sha256: backbone.sha256.clone(),
         lift_sha256: lift.map(|lift| lift.sha256.clone()),
         opset: OPSET,
-        precision: backbone.precision,
+        precision: backbone.precision.of_heads(),
         parameters: shape.n_parameters(),
         license: card.license.clone(),
         source: file_name(&head.options.source),
@@ -244,7 +248,7 @@ fn file_name(path: &Path) -> String {
     path.file_name().unwrap_or_default().to_string_lossy().into_owned()
 }
 
-fn digest(path: &Path) -> Result<String, ImportError> {
+pub(super) fn digest(path: &Path) -> Result<String, ImportError> {
     sha256_file(path).map_err(|source| ImportError::Write { path: path.to_path_buf(), source })
 }
 

@@ -19,6 +19,9 @@ pub struct BackboneFile {
     pub opset: u32,
     /// Element type of the weights.
     pub precision: Precision,
+    /// SHA-256 of the file of ranges that the steps of an 8-bit graph come from, hexadecimal.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ranges_sha256: Option<String>,
     /// The one size `[H, W]` in pixels that a graph with a baked position table accepts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub baked_size: Option<[u32; 2]>,

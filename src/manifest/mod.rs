@@ -3,15 +3,17 @@
 
 mod backbone;
 mod digest;
+mod precision;
 mod repository;
 mod segmenter;
 mod spec;
 
 pub use backbone::BackboneFile;
 pub use digest::{sha256, sha256_file};
+pub use precision::Precision;
 pub use repository::{FORMAT, MANIFEST_FILE, ModelEntry, RepositoryError, is_valid_name, load_dir, model_dirs, scan};
 pub use segmenter::{ClassSpec, SegmentForm, SegmentInput, SegmentScores, SegmenterFile};
 pub use spec::{
     Architecture, Facet, FfnKind, Interpolation, LiftFile, LiftForm, LiftScore, Manifest, PositionSpec, PositionVariant,
-    Precision, PreprocessSpec, Provenance, ResizePolicy, Tap, io_names,
+    PreprocessSpec, Provenance, ResizePolicy, Tap, io_names,
 };

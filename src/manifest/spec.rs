@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::manifest::{BackboneFile, SegmentInput, SegmenterFile};
+use crate::manifest::{BackboneFile, Precision, SegmentInput, SegmenterFile};
 
 /// Names of the graphs' inputs and outputs.
 pub mod io_names {
@@ -182,16 +182,6 @@ pub enum PositionVariant {
     Antialias,
     /// Hugging Face ViT and Dinov2: bicubic a = -0.75, explicit size, clamped borders.
     Exact,
-}
-
-/// Element type of the weights and the matrix products; inputs and outputs of the graphs are f32 (and u8) in both.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Precision {
-    /// IEEE single.
-    Fp32,
-    /// IEEE half; LayerNorm and softmax accumulate in single.
-    Fp16,
 }
 
 /// Feed-forward network of a block.

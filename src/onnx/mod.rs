@@ -16,7 +16,7 @@ use thiserror::Error;
 
 pub use builder::{Dim, GraphBuilder, Value};
 pub use file::{load, save};
-pub use ops::{Along, ConvGeometry};
+pub use ops::{Along, ConvGeometry, QuantizedValue, QuantizedWeight};
 pub use proto::ModelProto;
 pub use prune::{prune, prune_bytes};
 

@@ -16,6 +16,30 @@ pub struct Along {
     pub end: i64,
 }
 
+/// A tensor in bytes: `scale * (values - zero)`.
+#[derive(Clone, Debug)]
+pub struct QuantizedValue {
+    /// Bytes.
+    pub values: Value,
+    /// Scalar f32.
+    pub scale: Value,
+    /// Scalar byte.
+    pub zero: Value,
+}
+
+/// A matrix in signed bytes, with a scale for each column, and the bias of its products.
+#[derive(Clone, Debug)]
+pub struct QuantizedWeight {
+    /// `[K, N]` signed bytes.
+    pub values: Value,
+    /// `[N]` f32.
+    pub scale: Value,
+    /// `[N]` signed bytes.
+    pub zero: Value,
+    /// `[N]` f32.
+    pub bias: Value,
+}
+
 impl GraphBuilder {
     /// `a @ b`.
     pub fn matmul(&mut self, a: &Value, b: &Value) -> Value {
@@ -72,6 +96,29 @@ impl GraphBuilder {
     /// `com.microsoft.MultiHeadAttention` of `[B, T, D]` queries, keys and values; scores are scaled by `1 / sqrt(D / n_heads)`.
     pub fn multi_head_attention(&mut self, query: &Value, key: &Value, value: &Value, n_heads: u32) -> Value {
         self.microsoft_node("MultiHeadAttention", &[query, key, value], vec![int("num_heads", i64::from(n_heads))])
+    }
+
+    /// `round(x / scale) + zero`, saturated to bytes; `scale` and `zero` are scalars.
+    pub fn quantize(&mut self, x: &Value, scale: &Value, zero: &Value) -> Value {
+        self.node("QuantizeLinear", &[x, scale, zero], Vec::new())
+    }
+
+    /// `com.microsoft.MatMulIntegerToFloat`: product of bytes `x` and signed bytes `weight` `[K, N]`, times the scales, plus `bias`, in f32.
+    pub fn matmul_integer(&mut self, x: &QuantizedValue, weight: &QuantizedWeight) -> Value {
+        let QuantizedWeight { values, scale, zero, bias } = weight;
+        self.microsoft_node("MatMulIntegerToFloat", &[&x.values, values, &x.scale, scale, &x.zero, zero, bias], Vec::new())
+    }
+
+    /// Smallest values of `x` over `axes`, which are dropped.
+    pub fn reduce_min(&mut self, x: &Value, axes: &[i64]) -> Value {
+        let axes = self.ints(axes);
+        self.node("ReduceMin", &[x, &axes], vec![int("keepdims", 0)])
+    }
+
+    /// Largest values of `x` over `axes`, which are dropped.
+    pub fn reduce_max(&mut self, x: &Value, axes: &[i64]) -> Value {
+        let axes = self.ints(axes);
+        self.node("ReduceMax", &[x, &axes], vec![int("keepdims", 0)])
     }
 
     /// Two-dimensional convolution with a square kernel and the same stride and padding on both axes.

@@ -30,6 +30,18 @@ impl TensorProto {
         Self::from_bytes(DataType::Int64, dims, values.iter().flat_map(|value| value.to_le_bytes()).collect())
     }
 
+    /// A tensor of signed bytes.
+    #[must_use]
+    pub fn i8(dims: &[usize], values: &[i8]) -> Self {
+        Self::from_bytes(DataType::Int8, dims, values.iter().flat_map(|value| value.to_le_bytes()).collect())
+    }
+
+    /// A tensor of bytes.
+    #[must_use]
+    pub fn u8(dims: &[usize], values: &[u8]) -> Self {
+        Self::from_bytes(DataType::Uint8, dims, values.to_vec())
+    }
+
     fn from_bytes(data_type: DataType, dims: &[usize], bytes: Vec<u8>) -> Self {
         let dims = dims.iter().map(|dim| i64::try_from(*dim).unwrap_or(i64::MAX)).collect();
         Self { dims, data_type: data_type as i32, raw_data: Bytes::from(bytes), ..Self::default() }

@@ -34,6 +34,14 @@ pub enum RuntimeError {
         #[source]
         source: Source,
     },
+    /// The model's graphs are for the CPU, and a GPU is asked for.
+    #[error("{model} is an int8 model, which runs on the CPU only, but its configuration names execution provider {provider}")]
+    ProviderPrecision {
+        /// Name of the model.
+        model: String,
+        /// Name in the configuration.
+        provider: &'static str,
+    },
     /// A file of the model cannot be read.
     #[error("reading {}", path.display())]
     Read {

@@ -23,7 +23,7 @@ mod view;
 
 pub use self::{
     error::{RuntimeError, Source},
-    graph::{Array, run_graph},
+    graph::{Array, Input, PlainGraph, run_graph},
     graph_file::Prune,
     library::{Library, Versions},
     model::{FitPosition, GraphTools, PositionTable, RuntimeConfig, RuntimeModel},

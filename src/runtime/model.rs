@@ -25,7 +25,7 @@ use super::{
     view::RunKey,
 };
 use crate::{
-    manifest::{Manifest, PositionVariant},
+    manifest::{Manifest, PositionVariant, Precision},
     mmap::map_file,
 };
 
@@ -101,7 +101,7 @@ impl RuntimeModel {
     /// Reads the files of a model directory. Digests are not checked here.
     ///
     /// # Errors
-    /// [`RuntimeError::Read`] or [`RuntimeError::Malformed`], with the file.
+    /// [`RuntimeError::Read`] or [`RuntimeError::Malformed`], with the file; [`RuntimeError::ProviderPrecision`].
     pub fn open(
         dir: &Path,
         manifest: &Manifest,
@@ -109,6 +109,10 @@ impl RuntimeModel {
         library: &Library,
         tools: GraphTools,
     ) -> Result<Arc<Self>, RuntimeError> {
+        let other = config.providers.iter().find(|provider| **provider != Provider::Cpu);
+        if let Some(provider) = other.filter(|_| manifest.backbone.precision == Precision::Int8) {
+            return Err(RuntimeError::ProviderPrecision { model: manifest.name.clone(), provider: provider.name() });
+        }
         let backbone = GraphFile::read(dir, &manifest.backbone.file, &manifest.backbone.external, tools.prune)?;
         let read_head = |file: &String| GraphFile::read(dir, file, &[], tools.prune);
         let lift = manifest.lift.as_ref().map(|lift| read_head(&lift.file)).transpose()?;

@@ -7,6 +7,7 @@ mod named;
 mod onnx_file;
 mod pickle;
 mod pytorch_file;
+mod ranges;
 mod safetensors_file;
 mod segment;
 mod segment_shape;
@@ -28,6 +29,7 @@ use crate::{
 pub use decoder::{DecoderLayer, DecoderStage, TapProjection};
 pub use lift::{ChannelOrder, assemble_lift, is_lift, recognise_lift};
 pub use named::{NamedTensors, Stored, StoredType};
+pub use ranges::{BlockRanges, LayerInput, Range, assemble_ranges};
 pub use segment::{
     ClassQueries, LinearHeadWeights, SegmentWeights, SegvitWeights, ShrunkWeights, assemble_segment, recognise_segment,
 };

@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
+mod calibrate;
 mod client_commands;
 mod import;
 mod load;

@@ -44,12 +44,24 @@ impl Tensor {
         assert!(worst <= FP32 * largest, "{what}: error {worst} at values up to {largest}");
     }
 
-    /// Smallest cosine similarity of a descriptor (last axis) with its reference.
-    pub fn smallest_cosine(&self, got: &[f32]) -> f32 {
+    /// Cosine similarities of descriptors (last axis) with their references.
+    fn cosines(&self, got: &[f32]) -> Vec<f32> {
         let channels = *self.shape.last().unwrap();
         let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f32>();
         let cosine = |(a, b): (&[f32], &[f32])| dot(a, b) / (dot(a, a) * dot(b, b)).sqrt();
-        got.chunks(channels).zip(self.values.chunks(channels)).map(cosine).fold(1.0, f32::min)
+        assert_eq!(got.len(), self.values.len());
+        got.chunks(channels).zip(self.values.chunks(channels)).map(cosine).collect()
+    }
+
+    /// The smallest of them.
+    pub fn smallest_cosine(&self, got: &[f32]) -> f32 {
+        self.cosines(got).into_iter().fold(1.0, f32::min)
+    }
+
+    /// Their mean.
+    pub fn mean_cosine(&self, got: &[f32]) -> f32 {
+        let cosines = self.cosines(got);
+        cosines.iter().sum::<f32>() / cosines.len() as f32
     }
 }
 

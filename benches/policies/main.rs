@@ -12,18 +12,22 @@ mod ours;
 mod policy;
 mod random;
 mod report;
+#[path = "../rows.rs"]
+mod rows;
 mod simulation;
 mod speed;
 mod tei;
 mod trace;
 mod triton;
 
-use self::{costs::PROFILES, ours::Ours, policy::Policy, report::Report, tei::Tei, trace::TRACES, triton::Triton};
+use self::{costs::PROFILES, ours::Ours, policy::Policy, report::Report, rows::Row, tei::Tei, trace::TRACES, triton::Triton};
 
 fn main() -> anyhow::Result<()> {
     if std::env::args().any(|argument| argument == "--measure") {
         return measure::run();
     }
+    let mut rows = Vec::new();
+    let mut n_expired = 0;
     for profile in PROFILES {
         println!("\n{}", profile.title());
         Report::print_header();
@@ -37,10 +41,19 @@ fn main() -> anyhow::Result<()> {
             for policy in policies {
                 let solo = alone.as_ref().map(|alone| simulation::run(&profile, alone, policy()));
                 let outcome = simulation::run(&profile, &trace, policy());
-                Report::new(&profile, &trace, &outcome, solo.as_ref()).print();
+                let report = Report::new(&profile, &trace, &outcome, solo.as_ref());
+                report.print();
+                if report.is_ours() {
+                    n_expired += report.n_expired_launches;
+                    rows.extend(report.mixed_sizes(profile.name));
+                }
             }
         }
     }
-    speed::run();
+    let is_met = n_expired == 0;
+    let what = "expired requests that were launched, all traces".to_owned();
+    rows.push(Row { what, result: n_expired.to_string(), target: "0".to_owned(), is_met });
+    rows.extend(speed::run());
+    rows::write("policies", "make bench", &rows)?;
     Ok(())
 }

@@ -4,9 +4,13 @@ use std::time::Duration;
 
 use crate::{
     costs::Profile,
+    rows::Row,
     simulation::{Answer, Outcome},
     trace::Trace,
 };
+
+/// Least share of the throughput of single sizes that a mix of four must reach.
+const MIXED_TARGET: f64 = 0.9;
 
 /// What a policy made of a trace.
 pub struct Report {
@@ -20,7 +24,7 @@ pub struct Report {
     p50: Duration,
     p99: Duration,
     mean_batch: f64,
-    n_expired_launches: usize,
+    pub n_expired_launches: usize,
     refused: f64,
     /// Of who does not flood: the 99th percentile, that without a flood, and the part answered in time.
     victim: Option<(Duration, Duration, f64)>,
@@ -61,6 +65,19 @@ impl Report {
             refused: outcome.n_refused as f64 / n_requests,
             victim,
         }
+    }
+
+    /// Whether this is the scheduler of the server.
+    pub fn is_ours(&self) -> bool {
+        self.policy == "densevit"
+    }
+
+    /// For the table: what mixed sizes leave of what single sizes would bring, where nobody leaves early.
+    pub fn mixed_sizes(&self, costs: &str) -> Option<Row> {
+        let what = format!("mixed four sizes, of the throughput of single ones, costs of {costs}");
+        let (result, is_met) = (format!("{:.2}", self.useful), self.useful >= MIXED_TARGET);
+        let row = Row { what, result, target: MIXED_TARGET.to_string(), is_met };
+        self.trace.starts_with("no deadlines").then_some(row)
     }
 
     pub fn print_header() {

@@ -6,6 +6,8 @@
 #[expect(dead_code, reason = "of others only, not of this process")]
 #[path = "../gateway/cpu_time.rs"]
 mod cpu_time;
+#[path = "../rows.rs"]
+mod rows;
 #[path = "../gateway/server_process.rs"]
 mod server_process;
 
@@ -23,6 +25,7 @@ use densevit::{
     grpc::{client::Client, pb::v1 as pb},
     import::{HeadOptions, ImportOptions, import},
 };
+use rows::Row;
 use server_process::ServerProcess;
 use tokio::task::JoinSet;
 
@@ -62,19 +65,20 @@ fn main() -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
     let client = runtime.block_on(Client::connect(server.address()))?;
     println!("{:<58} {:>12} {:>10}", "", "result", "target");
-    let all_met = [memory(&runtime, &client, &server, args.requests)?, idle(&server)?, start(&runtime, args.starts)?];
-    ensure!(all_met.iter().all(|met| *met), "a target was missed");
+    let rows = [memory(&runtime, &client, &server, args.requests)?, idle(&server)?, start(&runtime, args.starts)?];
+    rows::write("soak", "make soak", &rows)?;
+    ensure!(rows.iter().all(|row| row.is_met), "a target was missed");
     println!("soak: targets met");
     Ok(())
 }
 
-/// Prints a row and says whether the target is met.
-fn row(name: &str, result: String, target: String, is_met: bool) -> bool {
-    println!("{name:<58} {result:>12} {target:>10}{}", if is_met { "" } else { "   missed" });
-    is_met
+/// Prints a row.
+fn row(what: &str, result: String, target: String, is_met: bool) -> Row {
+    println!("{what:<58} {result:>12} {target:>10}{}", if is_met { "" } else { "   missed" });
+    Row { what: what.to_owned(), result, target, is_met }
 }
 
-fn memory(runtime: &tokio::runtime::Runtime, client: &Client, server: &ServerProcess, n: usize) -> anyhow::Result<bool> {
+fn memory(runtime: &tokio::runtime::Runtime, client: &Client, server: &ServerProcess, n: usize) -> anyhow::Result<Row> {
     let shapes: Vec<pb::ExtractRequest> = (0..100).map(request).collect();
     let twice = || shapes.iter().chain(&shapes).cloned();
     runtime.block_on(ask(client, twice().collect()))?;
@@ -117,7 +121,7 @@ async fn ask(client: &Client, requests: Vec<pb::ExtractRequest>) -> anyhow::Resu
     Ok(())
 }
 
-fn idle(server: &ServerProcess) -> anyhow::Result<bool> {
+fn idle(server: &ServerProcess) -> anyhow::Result<Row> {
     let before = server.cpu_time()?;
     std::thread::sleep(IDLE);
     let share = server.cpu_time()?.since(before) / IDLE.as_secs_f64();
@@ -126,7 +130,7 @@ fn idle(server: &ServerProcess) -> anyhow::Result<bool> {
 }
 
 /// From the start of the process to SERVING, the median of several.
-fn start(runtime: &tokio::runtime::Runtime, n: usize) -> anyhow::Result<bool> {
+fn start(runtime: &tokio::runtime::Runtime, n: usize) -> anyhow::Result<Row> {
     let mut seconds = Vec::with_capacity(n);
     for _ in 0..n.max(1) {
         let began = Instant::now();

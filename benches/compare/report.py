@@ -38,13 +38,20 @@ class Table:
 
     def with_ratio(self, server: str, workload: str, key: str, form: str) -> str:
         text = format(self.median(server, workload, key), form)
-        return text if server == "densevit" else f"{text} ({self.ratio(server, workload, key):.2f})"
+        return text if server == self.servers[0] else f"{text} ({self.ratio(server, workload, key):.2f})"
 
-    def in_time(self, server: str) -> str:
+    def usual(self, server: str, workload: str) -> str:
+        rate, cpu = (self.with_ratio(server, workload, key, form) for key, form in (("answers_per_s", ".2f"), ("cpu_ms_per_answer", ".0f")))
+        return f"{rate} · {self.latency(server, workload)} · {cpu}"
+
+    def overload(self, server: str) -> str:
+        """Beside the answers in time their share of the throughput that was measured just before."""
         shares = [run["answers_per_s"] * 2 / run["rate"] for run in self._runs(server, "overload")]
-        return f"{self.median(server, 'overload', 'answers_per_s'):.2f} = {statistics.median(shares):.0%}"
+        cpu = self.with_ratio(server, "overload", "cpu_ms_per_answer", ".0f")
+        return f"{self.median(server, 'overload', 'answers_per_s'):.2f} = {statistics.median(shares):.0%} · {self.latency(server, 'overload')} · {cpu}"
 
     def waste(self, server: str) -> str:
+        """What a useful answer takes more than when nobody leaves."""
         pairs = zip(self._runs(server, "leaving"), self._runs(server, "eight"), strict=True)
         return f"{statistics.median(left['cpu_ms_per_answer'] / stayed['cpu_ms_per_answer'] - 1 for left, stayed in pairs):+.0%}"
 
@@ -55,23 +62,21 @@ class Table:
         return f"{statistics.median(idle[server] for idle in self._results['idle_cores']):.1%}"
 
     def rows(self) -> list:
-        rows = []
-        for workload, title in (("one", "one at a time"), ("eight", "8 at once"), ("mixed", "8 at once, four sizes")):
-            rows.append((f"{title}: answers/s", lambda s, w=workload: self.with_ratio(s, w, "answers_per_s", ".2f")))
-            rows.append(("p50 / p99, ms", lambda s, w=workload: self.latency(s, w)))
-            rows.append(("processor ms an answer", lambda s, w=workload: self.with_ratio(s, w, "cpu_ms_per_answer", ".0f")))
-        rows.append(("twice its own throughput, 2 s of patience: in time/s, share of its throughput", self.in_time))
-        rows.append(("p50 / p99 of these, ms", lambda s: self.latency(s, "overload")))
-        rows.append(("processor ms an answer in time", lambda s: self.with_ratio(s, "overload", "cpu_ms_per_answer", ".0f")))
-        rows.append(("8 at once, 3 of 10 leave after 300 ms: useful answers/s", lambda s: self.with_ratio(s, "leaving", "answers_per_s", ".2f")))
-        rows.append(("processor ms a useful answer", lambda s: self.with_ratio(s, "leaving", "cpu_ms_per_answer", ".0f")))
-        rows.append(("more than when nobody leaves", self.waste))
-        rows.append(("memory at most, MiB", self.memory))
-        rows.append(("idle, of a core", self.idle))
-        return rows
+        """Titles, and what makes a cell of a server's name."""
+        return [
+            ("one at a time", lambda server: self.usual(server, "one")),
+            ("8 at once", lambda server: self.usual(server, "eight")),
+            ("8 at once, four sizes", lambda server: self.usual(server, "mixed")),
+            ("twice its own throughput, 2 s of patience", self.overload),
+            ("8 at once, 3 of 10 leave after 300 ms", lambda server: self.usual(server, "leaving")),
+            ("processor ms of the last above the second", self.waste),
+            ("memory at most, MiB", self.memory),
+            ("idle, of a core", self.idle),
+        ]
 
     def markdown(self) -> str:
-        lines = ["| | " + " | ".join(self.servers) + " |", "|---" * (len(self.servers) + 1) + "|"]
+        titles = ["answers/s · p50 / p99 ms · processor ms an answer (ratio to densevit)", *self.servers]
+        lines = ["| " + " | ".join(titles) + " |", "|---" * len(titles) + "|"]
         lines += ["| " + " | ".join([title, *map(cell, self.servers)]) + " |" for title, cell in self.rows()]
         return "\n".join(lines)
 

@@ -23,6 +23,7 @@ fail() {
 mkdir -p "$out"
 if [[ ! -x $venv/bin/python ]] || ! cmp -s "$pins" "$venv/pins.txt"; then
   python=${PYTHON:-python3}
+  "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || fail "$python is older than 3.11: name another in PYTHON"
   "$python" -c 'import venv, ensurepip' 2>/dev/null || fail "Python has no venv (Debian: apt-get install python3-venv)"
   echo "compare: setting up $venv (grpcio, litserve, onnxruntime; 0.4 GB)"
   rm -rf "$venv"

@@ -17,7 +17,7 @@ RANGES := models/dinov2-vits14-imgfocus/ranges.safetensors
 WEIGHTS := third_party/weights/vit_s_focus.onnx
 BIN := target/release/densevit
 
-.PHONY: help setup int8 setup-train fetch build demo serve test bench load soak fuzz lint clean
+.PHONY: help setup int8 setup-train fetch build demo serve test bench load compare soak fuzz lint clean
 
 help: ## Show the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -71,6 +71,8 @@ test: setup-train ## Check everything: lint, unit and integration tests, the rea
 	@echo "test: alerts, dashboard and load profiles"
 	@deploy/prometheus/check.sh
 	@$(PYTHON) deploy/load/report.py
+	@echo "test: the Python servers of the comparison are well-formed"
+	@$(PYTHON) -m compileall -q benches/compare
 	@echo "test: the server does not link the training framework"
 	@if $(CARGO) tree --locked -p densevit -i tch >/dev/null 2>&1; then echo "test: densevit depends on tch" >&2; exit 1; fi
 	@echo "test: all passed"
@@ -80,6 +82,9 @@ bench: setup ## Images per CPU-second behind gRPC against a raw ONNX Runtime loo
 
 load: setup ## Load profiles with ghz (needs Go once): latency, throughput, knee, overload
 	@deploy/load/run.sh
+
+compare: setup ## Beside Python servers with the same model: throughput, latency, processor time, memory (17 minutes)
+	@benches/compare/run.sh
 
 soak: setup ## Memory over fifty shapes and ten thousand requests, processor time while idle, time from start to ready
 	@$(CARGO) bench --locked --bench soak

@@ -39,6 +39,8 @@ pub mod runtime;
 
 pub mod batch;
 
+pub mod cache;
+
 pub mod engine;
 
 pub mod grpc;

@@ -113,7 +113,7 @@ impl Server {
     /// [`ServerError::Bind`]; [`ServerError::Repository`] or [`ServerError::NoModel`] when there is nothing to load.
     pub async fn bind(config: ServeConfig) -> Result<Self, ServerError> {
         let entries = chosen_entries(&config)?;
-        let engine = Arc::new(Engine::new(default_model(&config, &entries)?, config.limits.clone(), cpu_quota()));
+        let engine = Arc::new(Engine::new(default_model(&config, &entries)?, config.limits.clone(), &config.cache, cpu_quota()));
         let (app, health) = grpc::router(Arc::clone(&engine), &config.grpc).map_err(ServerError::Grpc)?;
         health.set_serving(&entries.iter().map(|entry| entry.manifest.name.clone()).collect::<Vec<_>>(), false).await;
         let listener = bind_grpc(&config).await?;

@@ -12,6 +12,7 @@ use thiserror::Error;
 use crate::{
     admin::AdminConfig,
     batch::BatchConfig,
+    cache::CacheConfig,
     engine::{Limits, LoadOptions},
     grpc::GrpcConfig,
     runtime::RuntimeConfig,
@@ -89,6 +90,8 @@ pub struct ServeConfig {
     pub runtime: RuntimeConfig,
     /// Dynamic batching.
     pub batch: BatchConfig,
+    /// Response cache.
+    pub cache: CacheConfig,
     /// What is refused.
     pub limits: Limits,
     /// Shutdown.

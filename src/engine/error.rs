@@ -1,11 +1,12 @@
 //! Why a request failed, in the closed set of causes that clients can act on.
 
-use std::time::Duration;
+use std::{error::Error as StdError, fmt, sync::Arc, time::Duration};
 
 use thiserror::Error;
+use tokio::task::JoinError;
 
 /// Boxed cause of an internal failure.
-pub type Source = Box<dyn std::error::Error + Send + Sync>;
+pub type Source = Box<dyn StdError + Send + Sync>;
 
 /// A failed request. The message is for the caller; the source of [`InferError::Internal`] is for the log only.
 #[derive(Debug, Error)]
@@ -109,6 +110,24 @@ impl InferError {
         Self::Internal { operation, source: source.into() }
     }
 
+    /// Whether it is about who asked, and not about what was asked: another caller may fare better.
+    pub(super) fn is_of_caller(&self) -> bool {
+        matches!(self, Self::DeadlineExceeded { .. } | Self::Overloaded { .. })
+    }
+
+    /// The same error for another caller that waited for the same.
+    pub(super) fn for_another(self: Arc<Self>) -> Self {
+        match &*self {
+            Self::InvalidArgument { field, message } => Self::invalid(field.clone(), message.clone()),
+            Self::NotFound { field, message } => Self::NotFound { field, message: message.clone() },
+            Self::Overloaded { message, retry_after } => Self::Overloaded { message: message.clone(), retry_after: *retry_after },
+            Self::DeadlineExceeded { stage } => Self::DeadlineExceeded { stage },
+            Self::Refused { message } => Self::Refused { message: message.clone() },
+            Self::Unavailable { message } => Self::Unavailable { message: message.clone() },
+            Self::Internal { operation, .. } => Self::Internal { operation, source: Box::new(SharedSource(Arc::clone(&self))) },
+        }
+    }
+
     /// The cause.
     #[must_use]
     pub fn code(&self) -> ErrorCode {
@@ -131,5 +150,56 @@ impl InferError {
             Self::NotFound { field, .. } => Some(field),
             _ => None,
         }
+    }
+}
+
+impl From<JoinError> for InferError {
+    fn from(broken: JoinError) -> Self {
+        Self::internal("answering a request", broken)
+    }
+}
+
+/// The source of an internal error that several callers share.
+#[derive(Debug)]
+struct SharedSource(Arc<InferError>);
+
+impl fmt::Display for SharedSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &*self.0 {
+            InferError::Internal { source, .. } => source.fmt(f),
+            other => other.fmt(f),
+        }
+    }
+}
+
+impl StdError for SharedSource {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        self.0.source()?.source()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, Error)]
+    #[error("the run failed")]
+    struct Outer(#[source] fmt::Error);
+
+    #[test]
+    fn a_shared_error_has_the_words_and_the_sources_of_the_first() {
+        let failed = Arc::new(InferError::internal("running the model", Outer(fmt::Error)));
+        let shared = Arc::clone(&failed).for_another();
+        let chain = |error: &InferError| {
+            let (mut words, mut next) = (vec![error.to_string()], error.source());
+            while let Some(source) = next {
+                words.push(source.to_string());
+                next = source.source();
+            }
+            words
+        };
+        assert_eq!((chain(&shared), chain(&shared).len()), (chain(&failed), 3));
+        let bad = Arc::new(InferError::invalid("image", "is none"));
+        assert_eq!(Arc::clone(&bad).for_another().field(), bad.field());
     }
 }

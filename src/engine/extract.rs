@@ -10,8 +10,9 @@ use crate::{
         Engine, InferError, Limits, LoadedModel,
         input::Input,
         plan::{Plan, recipe},
-        request::{Clock, ExtractRequest, Extracted, FeatureRequest, Timing},
+        request::{Clock, ExtractRequest, Extracted, FeatureRequest},
         select::Selected,
+        timing::Timing,
     },
     manifest::Manifest,
     postprocess::{EncodeOptions, encode},
@@ -62,15 +63,15 @@ impl Engine {
     ///
     /// # Errors
     /// See [`InferError`]; nothing of a failed request stays behind, and no other request is affected.
-    pub async fn extract(&self, request: ExtractRequest, clock: Clock) -> Result<Extracted, InferError> {
+    pub async fn extract(self: &Arc<Self>, request: ExtractRequest, clock: Clock) -> Result<Extracted, InferError> {
         let model = self.model(&request.input.model)?;
-        let outcome = self.extract_with(&model, request, clock).await;
+        let outcome = self.answer(&model, request, clock).await;
         model.statistics().request(1, clock.arrived.elapsed(), outcome.as_ref().ok().map(|done| &done.timing));
         outcome
     }
 
-    /// Extracts dense features of one image with a model that was found.
-    pub(super) async fn extract_with(
+    /// Extracts dense features of one image by a run of a model.
+    pub(super) async fn run_extract(
         &self,
         model: &Arc<LoadedModel>,
         request: ExtractRequest,
@@ -86,19 +87,21 @@ impl Engine {
             return Err(InferError::DeadlineExceeded { stage: "before decoding" });
         }
         let _place = self.admit(model, clock, n_bytes)?;
-        let Input { image, geometry, decode, resize } = self.prepare_input(&input, &recipe, clock).await?;
+        let (admitted, receive) = (Instant::now(), clock.arrived.elapsed());
+        let Input { image, geometry, resize } = self.prepare_input(&input, &recipe, clock).await?;
+        let (prepared, decode) = (Instant::now(), admitted.elapsed().saturating_sub(resize));
         let selected = part.select(&geometry, manifest)?;
         let key = RunKey { height: image.height(), width: image.width(), features: Some(part.key()), segment: false };
         let Completed { output, queue_time: queue, batch_size, .. } = run(model, key, image, clock).await?;
         let RunOutput { backbone, lift, segment, features, .. } = output;
-        let mut extracted = self.encode_features(model, (part, selected), features, geometry, clock).await?;
-        let postprocess = extracted.timing.postprocess;
-        let total = clock.arrived.elapsed();
-        extracted.timing = Timing { decode, resize, queue, backbone, lift, segment, postprocess, total, batch_size };
-        Ok(extracted)
+        let timing = Timing { receive, decode, resize, queue, backbone, lift, segment, batch_size, ..Timing::default() };
+        let (ran, timing) = (Instant::now(), timing.with_run(prepared.elapsed()));
+        let extracted = self.encode_features(model, (part, selected), features, geometry, clock).await?;
+        let timing = Timing { postprocess: ran.elapsed(), total: clock.arrived.elapsed(), ..timing };
+        Ok(Extracted { timing, ..extracted })
     }
 
-    /// The features of a run as they go over the wire. Of the times, only that of this step is filled in.
+    /// The features of a run as they go over the wire, without times.
     pub(super) async fn encode_features(
         &self,
         model: &Arc<LoadedModel>,
@@ -107,7 +110,6 @@ impl Engine {
         geometry: Geometry,
         clock: Clock,
     ) -> Result<Extracted, InferError> {
-        let began = Instant::now();
         let Features { map, cls, registers } =
             features.ok_or_else(|| InferError::internal("running the model", "it gave no features"))?;
         let FeaturePart { request, plan } = part;
@@ -131,7 +133,7 @@ impl Engine {
             register_tokens: registers,
             l2_normalize,
             warnings: plan.warnings,
-            timing: Timing { postprocess: began.elapsed(), ..Timing::default() },
+            timing: Timing::default(),
         })
     }
 }

@@ -34,14 +34,14 @@ impl Engine {
     /// # Errors
     /// [`GroupError`] of the first image that fails.
     pub async fn extract_group(
-        &self,
+        self: &Arc<Self>,
         model: &Arc<LoadedModel>,
         requests: Vec<ExtractRequest>,
         clock: Clock,
     ) -> Result<Vec<Extracted>, GroupError> {
         let n_images = requests.len();
         let outcome = match self.check_maps(model, &requests) {
-            Ok(()) => all(requests.into_iter().map(|request| self.extract_with(model, request, clock))).await,
+            Ok(()) => all(requests.into_iter().map(|request| self.answer(model, request, clock))).await,
             Err(error) => Err(error),
         };
         let slowest = outcome.as_ref().ok().and_then(|done| slowest(done.iter().map(|done| &done.timing)));
@@ -54,14 +54,14 @@ impl Engine {
     /// # Errors
     /// [`GroupError`] of the first image that fails.
     pub async fn segment_group(
-        &self,
+        self: &Arc<Self>,
         model: &Arc<LoadedModel>,
         requests: Vec<SegmentRequest>,
         clock: Clock,
     ) -> Result<Vec<Segmented>, GroupError> {
         let n_images = requests.len();
         let outcome = match self.check_rasters(model, &requests) {
-            Ok(()) => all(requests.into_iter().map(|request| self.segment_with(model, request, clock))).await,
+            Ok(()) => all(requests.into_iter().map(|request| self.answer(model, request, clock))).await,
             Err(error) => Err(error),
         };
         let slowest = outcome.as_ref().ok().and_then(|done| slowest(done.iter().map(|done| &done.timing)));

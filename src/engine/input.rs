@@ -18,7 +18,7 @@ use crate::{
 pub(super) struct Input {
     pub(super) image: RgbImage,
     pub(super) geometry: Geometry,
-    pub(super) decode: Duration,
+    /// Within the time that the caller waited.
     pub(super) resize: Duration,
 }
 
@@ -54,7 +54,6 @@ impl Engine {
     pub(super) async fn prepare_input(&self, request: &InputRequest, recipe: &Recipe, clock: Clock) -> Result<Input, InferError> {
         let (source, recipe) = (request.image.clone(), recipe.clone());
         let limits = self.limits().decode();
-        let asked = Instant::now();
         let work = move || {
             let pixels = match &source {
                 ImageSource::Encoded(bytes) => decode(bytes, &limits),
@@ -63,7 +62,7 @@ impl Engine {
             .map_err(|error| decode_failed(&error, matches!(source, ImageSource::Raw { .. })))?;
             let decoded = Instant::now();
             let prepared = prepare(pixels, &recipe).map_err(|error| InferError::invalid(error.field(), error.to_string()))?;
-            Ok(Input { image: prepared.image, geometry: prepared.geometry, decode: decoded - asked, resize: decoded.elapsed() })
+            Ok(Input { image: prepared.image, geometry: prepared.geometry, resize: decoded.elapsed() })
         };
         self.cpu().run("while decoding the image", clock.deadline, work).await?
     }

@@ -6,22 +6,26 @@
 //! Everything that can be refused is refused before work is spent: the options against the manifest, the image's size from its
 //! header, the memory against the budget, the region and the points against the geometry; only then does a request reach the
 //! queue. Decoding, resizing and encoding run on a bounded share of blocking threads ([`CpuPool`]), the model on the batcher's
-//! executors; the async threads only wait.
+//! executors; the async threads only wait. With a response cache ([`cached`]), most of that is left out for what was asked before.
 
+mod cached;
 mod cpu;
 mod error;
 mod extract;
 mod graph_tools;
 mod group;
 mod input;
+mod kept;
 mod limits;
 mod model;
 mod plan;
+mod question;
 mod repository;
 mod request;
 mod segment;
 mod select;
 mod statistics;
+mod timing;
 mod watch;
 
 use std::{
@@ -42,17 +46,18 @@ pub use limits::{Admission, Admitted, Limits, MAX_LIFT_PASSES};
 pub use model::{LoadError, LoadOptions, LoadedModel, check_runs};
 pub use plan::Plan;
 pub use repository::{IndexEntry, Repository};
-pub use request::{
-    Clock, Extent, ExtractRequest, Extracted, FeatureRequest, ImageSource, InputRequest, ModelSelector, Part, Timing,
-};
+pub use request::{Clock, Extent, ExtractRequest, Extracted, FeatureRequest, ImageSource, InputRequest, ModelSelector, Part};
 pub use segment::{ClassArea, ClassMask, MaskData, MaskFormat, MaskRequest, MaskSize, SegmentRequest, Segmented, WindowRequest};
 pub use statistics::{Counts, RunTally, Statistics, Tally};
+pub use timing::{Source, Timing};
 pub use watch::{Change, Watch};
+
+use crate::{cache::CacheConfig, engine::cached::AnswerCache};
 
 /// When it is worth trying again at the earliest: what is in flight and not with a model decodes, encodes or is sent.
 const MIN_RETRY: Duration = Duration::from_millis(50);
 
-/// The loaded models and the bounds on their use. Shared by all connections.
+/// The loaded models and the bounds on their use, and the answers that are kept. Shared by all connections.
 #[derive(Debug)]
 pub struct Engine {
     models: RwLock<Models>,
@@ -62,6 +67,7 @@ pub struct Engine {
     limits: Limits,
     admission: Arc<Admission>,
     cpu: CpuPool,
+    cache: Option<AnswerCache>,
 }
 
 /// Models by name and version.
@@ -75,7 +81,7 @@ struct Models {
 impl Engine {
     /// An engine without models yet; requests that name none go to `default_model`.
     #[must_use]
-    pub fn new(default_model: String, limits: Limits, n_cpu_threads: usize) -> Self {
+    pub fn new(default_model: String, limits: Limits, cache: &CacheConfig, n_cpu_threads: usize) -> Self {
         let admission = Admission::new(&limits);
         Self {
             models: RwLock::default(),
@@ -85,6 +91,7 @@ impl Engine {
             limits,
             admission,
             cpu: CpuPool::new(n_cpu_threads),
+            cache: AnswerCache::new(cache),
         }
     }
 
@@ -120,6 +127,14 @@ impl Engine {
     #[must_use]
     pub fn models(&self) -> Vec<Arc<LoadedModel>> {
         self.read().by_name.values().flat_map(BTreeMap::values).map(Arc::clone).collect()
+    }
+
+    /// Whether this very model answers requests.
+    pub(super) fn serves(&self, model: &Arc<LoadedModel>) -> bool {
+        let manifest = model.manifest();
+        let models = self.read();
+        let current = models.by_name.get(&manifest.name).and_then(|versions| versions.get(&manifest.version));
+        current.is_some_and(|current| Arc::ptr_eq(current, model))
     }
 
     /// Whether requests that name no model go to this one.

@@ -178,6 +178,7 @@ impl Engine {
         let removed = self.write().by_name.remove(name);
         let versions = removed
             .ok_or_else(|| InferError::NotFound { field: "model.name", message: format!("no model \"{name}\" is loaded") })?;
+        self.forget_answers();
         info!(model.name = %name, n_versions = versions.len(), "model {name} was unloaded");
         Ok(())
     }
@@ -189,6 +190,7 @@ impl Engine {
                 let n_versions = versions.len();
                 repository.note(name, None);
                 let old = self.write().by_name.insert(name.to_owned(), versions);
+                self.forget_answers();
                 drop(old);
                 info!(model.name = %name, n_versions, "model {name} was loaded");
                 Ok(())

@@ -1,13 +1,13 @@
 //! A request and its answer in the engine's own terms, free of protobuf.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use tokio::time::Instant;
 
 use crate::{
     batch::Caller,
-    engine::LoadedModel,
+    engine::{LoadedModel, Timing},
     manifest::{Facet, Interpolation, ResizePolicy, Tap},
     postprocess::{DType, Encoded, Layout},
     preprocess::{Geometry, Rect},
@@ -142,45 +142,6 @@ pub struct ExtractRequest {
     pub features: FeatureRequest,
 }
 
-/// Time spent in each stage.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Timing {
-    /// Waiting for and running the decoder.
-    pub decode: Duration,
-    /// Crop and resize.
-    pub resize: Duration,
-    /// Waiting for an executor.
-    pub queue: Duration,
-    /// The backbone, for the whole batch.
-    pub backbone: Duration,
-    /// The LiFT head, for the whole batch.
-    pub lift: Duration,
-    /// The segmentation head, for the whole batch.
-    pub segment: Duration,
-    /// Region, points, normalisation, dtype and layout.
-    pub postprocess: Duration,
-    /// From arrival to answer.
-    pub total: Duration,
-    /// Images that shared the run.
-    pub batch_size: usize,
-}
-
-impl Timing {
-    /// Name and time of each stage, for telemetry.
-    #[must_use]
-    pub fn stages(&self) -> [(&'static str, Duration); 7] {
-        [
-            ("decode", self.decode),
-            ("resize", self.resize),
-            ("queue", self.queue),
-            ("backbone", self.backbone),
-            ("lift", self.lift),
-            ("segment", self.segment),
-            ("postprocess", self.postprocess),
-        ]
-    }
-}
-
 /// Extent of a map, or of a part of one, in cells.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Extent {
@@ -194,8 +155,8 @@ pub struct Extent {
     pub cols: usize,
 }
 
-/// The answer to an [`ExtractRequest`].
-#[derive(Debug)]
+/// The answer to an [`ExtractRequest`]. Clones share the tensors.
+#[derive(Clone, Debug)]
 pub struct Extracted {
     /// The model that answered.
     pub model: Arc<LoadedModel>,

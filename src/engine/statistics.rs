@@ -9,7 +9,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use crate::engine::Timing;
+use crate::engine::{Source, Timing};
 
 /// How often something happened, and how long it took altogether.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -40,13 +40,18 @@ pub struct Counts {
     pub success: Tally,
     /// Requests that failed on their way through the engine.
     pub fail: Tally,
-    /// Answered requests: waiting for an executor.
+    /// Images that were answered without a run of their own, kept or by the run of an equal request: the time of the cache. Nothing is
+    /// counted here and below while there is no cache.
+    pub cache_hit: Tally,
+    /// Images that were run and then kept: the time of the cache beside the run.
+    pub cache_miss: Tally,
+    /// Requests that were run and answered: waiting for an executor.
     pub queue: Tally,
-    /// Answered requests: decoding and resizing.
+    /// The same: decoding and resizing.
     pub prepare: Tally,
-    /// Answered requests: the graphs, for the whole batch.
+    /// The same: the graphs, for the whole batch.
     pub infer: Tally,
-    /// Answered requests: encoding the answer.
+    /// The same: encoding the answer.
     pub encode: Tally,
     /// Successful runs, by their number of jobs. A job is an image, or a window of one.
     pub runs: BTreeMap<usize, RunTally>,
@@ -85,10 +90,21 @@ impl Statistics {
             counts.last_answer = Some(SystemTime::now());
             counts.n_images += n_images as u64;
             counts.success.add(total);
+            if timing.source != Source::Run {
+                return;
+            }
             counts.queue.add(timing.queue);
             counts.prepare.add(timing.decode + timing.resize);
-            counts.infer.add(timing.backbone + timing.lift + timing.segment);
+            counts.infer.add(timing.infer());
             counts.encode.add(timing.postprocess);
+        });
+    }
+
+    /// An image was answered with a cache there, in which it spent `time`.
+    pub(super) fn cached(&self, source: Source, time: Duration) {
+        self.update(|counts| match source {
+            Source::Run => counts.cache_miss.add(time),
+            Source::Shared | Source::Cache => counts.cache_hit.add(time),
         });
     }
 
@@ -123,6 +139,18 @@ mod tests {
         assert_eq!((counts.success.total, counts.fail.total), (20 * MS, 9 * MS));
         assert_eq!((counts.prepare.total, counts.queue.total, counts.infer.total), (3 * MS, 5 * MS, 7 * MS));
         assert!(counts.last_answer.is_some());
+    }
+
+    #[test]
+    fn answers_of_the_cache_are_answers_and_spend_no_time_in_stages() {
+        let statistics = Statistics::default();
+        let hit = Timing { cache: MS, total: 2 * MS, source: Source::Cache, ..Timing::default() };
+        statistics.cached(hit.source, hit.cache);
+        statistics.request(1, hit.total, Some(&hit));
+        statistics.cached(Source::Run, 3 * MS);
+        let counts = statistics.counts();
+        assert_eq!((counts.n_images, counts.success.count, counts.queue.count), (1, 1, 0));
+        assert_eq!((counts.cache_hit.total, counts.cache_miss.total), (MS, 3 * MS));
     }
 
     #[test]

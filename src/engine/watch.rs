@@ -79,6 +79,7 @@ impl Engine {
     async fn follow(self: &Arc<Self>, name: &str, signature: &Signature) -> Option<Change> {
         if signature.is_empty() {
             let removed = self.write().by_name.remove(name);
+            self.forget_answers();
             info!(model.name = %name, "model {name} was unloaded: its folder is gone");
             return removed.map(|_versions| Change { name: name.to_owned(), is_loaded: false });
         }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use crate::{
-    engine::{Extracted, Timing},
+    engine::{Extracted, Source, Timing},
     grpc::pb::v1 as pb,
     manifest::Facet,
     postprocess::{DType, Layout},
@@ -76,6 +76,18 @@ pub(super) fn timing(timing: &Timing) -> pb::Timing {
         postprocess_ms: ms(timing.postprocess),
         total_ms: ms(timing.total),
         batch_size: to_u32(timing.batch_size),
+        source: source(timing.source) as i32,
+        cache_ms: ms(timing.cache),
+        receive_ms: ms(timing.receive),
+        assemble_ms: ms(timing.assemble),
+    }
+}
+
+fn source(source: Source) -> pb::Source {
+    match source {
+        Source::Run => pb::Source::Run,
+        Source::Shared => pb::Source::Shared,
+        Source::Cache => pb::Source::Cache,
     }
 }
 

@@ -21,6 +21,23 @@ const REFUSED: &str = "densevit_jobs_dropped_total";
 const RUN: &str = "densevit_run_duration_seconds";
 const PREDICTION: &str = "densevit_run_prediction_ratio";
 const DRAIN: &str = "densevit_queue_drain_seconds";
+const HITS: &str = "densevit_cache_hits_total";
+const MISSES: &str = "densevit_cache_misses_total";
+const SHARED: &str = "densevit_cache_coalesced_total";
+const EVICTIONS: &str = "densevit_cache_evictions_total";
+const CACHE_BYTES: &str = "densevit_cache_bytes";
+const CACHE_ENTRIES: &str = "densevit_cache_entries";
+
+/// How an image was answered with a cache there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cached {
+    /// From the cache.
+    Hit,
+    /// By a run of its own.
+    Miss,
+    /// By the run of an equal request.
+    Coalesced,
+}
 
 /// Tells the registry what the metrics mean.
 pub fn describe() {
@@ -33,6 +50,16 @@ pub fn describe() {
     describe_histogram!(RUN, Unit::Seconds, "Time of a batch on its executor, as predicted and as it was (kind).");
     describe_histogram!(PREDICTION, Unit::Count, "Predicted time of a batch over its actual time.");
     describe_gauge!(DRAIN, Unit::Seconds, "Predicted time until everything inside is done, after the last run.");
+    describe_counter!(HITS, Unit::Count, "Images that were answered from the cache.");
+    describe_counter!(MISSES, Unit::Count, "Images that were run although there is a cache.");
+    describe_counter!(SHARED, Unit::Count, "Images that were answered by the run of an equal request in flight.");
+    describe_counter!(
+        EVICTIONS,
+        Unit::Count,
+        "Answers that left the cache: for space, or because their model was replaced or unloaded."
+    );
+    describe_gauge!(CACHE_BYTES, Unit::Bytes, "Memory of the answers in the cache.");
+    describe_gauge!(CACHE_ENTRIES, Unit::Count, "Answers in the cache.");
 }
 
 /// A request was answered: with the time of its stages, or with the label of an error.
@@ -65,6 +92,28 @@ pub fn run(model: &str, predicted: Option<Duration>, actual: Duration, drain_tim
 /// A job left the queue without a run: "full", "tenant_full", "buckets", "too_late", "closed", "expired", "cancelled".
 pub fn dropped(model: &str, reason: &'static str) {
     counter!(REFUSED, "model" => model.to_owned(), "reason" => reason).increment(1);
+}
+
+/// An image was answered with a cache there.
+pub fn cached(model: &str, how: Cached) {
+    match how {
+        Cached::Hit => counter!(HITS, "model" => model.to_owned()).increment(1),
+        Cached::Miss => counter!(MISSES, "model" => model.to_owned()).increment(1),
+        Cached::Coalesced => counter!(SHARED, "model" => model.to_owned()).increment(1),
+    }
+}
+
+/// Answers left the cache: for "space", or with their "model".
+pub fn cache_evicted(reason: &'static str, n_answers: usize) {
+    counter!(EVICTIONS, "reason" => reason).increment(n_answers as u64);
+}
+
+/// What the cache holds now.
+pub fn cache_size(n_bytes: usize, n_answers: usize) {
+    #[expect(clippy::cast_precision_loss, reason = "memory is far below 2^53 bytes")]
+    gauge!(CACHE_BYTES).set(n_bytes as f64);
+    #[expect(clippy::cast_precision_loss, reason = "as above")]
+    gauge!(CACHE_ENTRIES).set(n_answers as f64);
 }
 
 /// Whether the server takes requests.

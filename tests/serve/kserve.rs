@@ -22,6 +22,11 @@ async fn kserve(server: &TestServer) -> GrpcInferenceServiceClient<Channel> {
     GrpcInferenceServiceClient::new(channel(server).await).max_decoding_message_size(usize::MAX)
 }
 
+/// Features of files, as `infer`.
+pub fn infer_files(files: &[&Bytes]) -> pb::ModelInferRequest {
+    infer(&files.iter().copied().cloned().collect::<Vec<_>>(), &["features"])
+}
+
 /// Files at their own size, without a LiFT pass.
 fn infer(files: &[Bytes], outputs: &[&str]) -> pb::ModelInferRequest {
     let length = |file: &Bytes| u32::try_from(file.len()).unwrap().to_le_bytes();

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
 mod bidirectional;
+mod cache;
 mod chunked;
 mod errors;
 mod kserve;

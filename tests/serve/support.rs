@@ -51,6 +51,16 @@ impl TestServer {
         self.admin.expect("the admin port is enabled")
     }
 
+    /// Answers in the cache.
+    pub fn n_kept(&self) -> usize {
+        self.engine.kept().1
+    }
+
+    /// Their memory.
+    pub fn n_kept_bytes(&self) -> usize {
+        self.engine.kept().0
+    }
+
     /// Waits until `n` requests are in flight.
     pub async fn in_flight(&self, n: u64) {
         self.wait(|n_in_flight| n_in_flight >= n).await;

@@ -49,15 +49,15 @@ impl Engine {
     ///
     /// # Errors
     /// See [`InferError`]; nothing of a failed request stays behind, and no other request is affected.
-    pub async fn segment(&self, request: SegmentRequest, clock: Clock) -> Result<Segmented, InferError> {
+    pub async fn segment(self: &Arc<Self>, request: SegmentRequest, clock: Clock) -> Result<Segmented, InferError> {
         let model = self.model(&request.input.model)?;
-        let outcome = self.segment_with(&model, request, clock).await;
+        let outcome = self.answer(&model, request, clock).await;
         model.statistics().request(1, clock.arrived.elapsed(), outcome.as_ref().ok().map(|done| &done.timing));
         outcome
     }
 
-    /// Segments one image with a model that was found.
-    pub(super) async fn segment_with(
+    /// Segments one image by a run of a model.
+    pub(super) async fn run_segment(
         &self,
         model: &Arc<LoadedModel>,
         request: SegmentRequest,
@@ -77,13 +77,15 @@ impl Engine {
         let n_bytes =
             [of_masks, of_features.unwrap_or_default()].into_iter().fold(sizes.n_bytes(&input.image), u64::saturating_add);
         let _place = self.admit(model, clock, n_bytes)?;
-        let Input { image, geometry, decode, resize } = self.prepare_input(&input, &plan.recipe, clock).await?;
+        let (admitted, receive) = (Instant::now(), clock.arrived.elapsed());
+        let Input { image, geometry, resize } = self.prepare_input(&input, &plan.recipe, clock).await?;
+        let (prepared, decode) = (Instant::now(), admitted.elapsed().saturating_sub(resize));
         let raster = MaskRaster::new(&asked, &geometry, manifest, &self.limits().masks)?;
         let selected = part.as_ref().map(|part| part.select(&geometry, manifest)).transpose()?;
 
         let key = part.as_ref().map(FeaturePart::key);
         let Runs { scores, features, timing } = self.run_windows(model, key, image, &windows, clock).await?;
-        let encoding = Instant::now();
+        let (ran, timing) = (Instant::now(), timing.with_run(prepared.elapsed()));
         let (size, place) = (raster.pixels.size(), raster.place);
         let format = asked.format;
         let encoded = self.encode_masks(model, plan, raster, scores, asked, clock).await?;
@@ -91,8 +93,8 @@ impl Engine {
             None => None,
             Some(part) => Some(self.encode_features(model, part, features, geometry.clone(), clock).await?),
         };
-        let (postprocess, total) = (encoding.elapsed(), clock.arrived.elapsed());
-        let timing = Timing { decode, resize, postprocess, total, ..timing };
+        let (postprocess, total) = (ran.elapsed(), clock.arrived.elapsed());
+        let timing = Timing { receive, decode, resize, postprocess, total, ..timing };
         extracted.iter_mut().for_each(|extracted| extracted.timing = timing);
         let EncodedMasks { classes, masks, data, scores, unit_bytes, label_bytes } = encoded;
         Ok(Segmented {

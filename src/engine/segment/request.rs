@@ -128,8 +128,8 @@ pub enum MaskData {
     Polygons(Vec<Polygon>),
 }
 
-/// The answer to a [`SegmentRequest`].
-#[derive(Debug)]
+/// The answer to a [`SegmentRequest`]. Clones share rasters and tensors.
+#[derive(Clone, Debug)]
 pub struct Segmented {
     /// The model that answered.
     pub model: Arc<LoadedModel>,

@@ -1,6 +1,6 @@
 //! The windows of one image through the batcher, and their scores put together.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use futures_util::future::try_join_all;
 
@@ -44,7 +44,7 @@ impl Engine {
         let (parts, windows) = self.cut(input, windows, clock).await?;
         let jobs = parts.into_iter().map(|part| run(model, key(part.height(), part.width()), part, clock));
         let done = try_join_all(jobs).await?;
-        let timing = done.iter().map(timing).max_by_key(|timing| timing.queue + timing.backbone).unwrap_or_default();
+        let timing = done.iter().map(timing).max_by_key(|timing| timing.queue + timing.infer()).unwrap_or_default();
         let [rows, cols, n_classes] = model.manifest().scores_shape(size).ok_or_else(missing)?;
         let limits = self.limits().masks;
         let work = move || {
@@ -74,7 +74,7 @@ impl Engine {
 fn timing(done: &Completed<RunOutput>) -> Timing {
     let RunOutput { backbone, lift, segment, .. } = done.output;
     let (queue, batch_size) = (done.queue_time, done.batch_size);
-    Timing { queue, backbone, lift, segment, batch_size, postprocess: Duration::ZERO, ..Timing::default() }
+    Timing { queue, backbone, lift, segment, batch_size, ..Timing::default() }
 }
 
 /// The pixels of a window.

@@ -5,9 +5,9 @@ use std::{collections::HashMap, sync::Arc};
 use bytes::Bytes;
 
 use crate::{
-    engine::{Extracted, InferError, LoadedModel, Segmented, Timing},
+    engine::{Extracted, InferError, LoadedModel, Segmented, Source, Timing},
     grpc::{
-        answer as of_features,
+        answer::{self as of_features, to_u32},
         kserve::{datatype::Datatype, outputs::Output},
         pb::{
             inference::{self as pb, InferParameter, infer_parameter::ParameterChoice, model_infer_response::InferOutputTensor},
@@ -29,6 +29,8 @@ pub(super) struct Tensors {
     masks: Vec<Segmented>,
     /// Of the slowest image.
     pub(super) timing: Timing,
+    /// Images that were answered without a run of their own.
+    n_without_run: u32,
 }
 
 /// A tensor of all images, not yet put together.
@@ -48,7 +50,8 @@ impl Tensors {
     pub(super) fn of_features(features: Vec<Extracted>) -> Result<Self, InferError> {
         let slowest = features.iter().max_by_key(|done| done.timing.total).ok_or_else(nothing)?;
         let (model, timing) = (Arc::clone(&slowest.model), slowest.timing);
-        Ok(Self { model, features, masks: Vec::new(), timing })
+        let n_without_run = n_without_run(features.iter().map(|done| &done.timing));
+        Ok(Self { model, features, masks: Vec::new(), timing, n_without_run })
     }
 
     /// Of masks, with or without features.
@@ -59,7 +62,8 @@ impl Tensors {
         let slowest = masks.iter().max_by_key(|done| done.timing.total).ok_or_else(nothing)?;
         let (model, timing) = (Arc::clone(&slowest.model), slowest.timing);
         let features = masks.iter_mut().filter_map(|done| done.features.take()).collect();
-        Ok(Self { model, features, masks, timing })
+        let n_without_run = n_without_run(masks.iter().map(|done| &done.timing));
+        Ok(Self { model, features, masks, timing, n_without_run })
     }
 
     fn tensor(&self, output: Output) -> Result<Tensor, InferError> {
@@ -107,6 +111,9 @@ impl Tensors {
                 parameters.insert("warnings".to_owned(), text(&first.warnings.join("; ")));
             }
         }
+        if self.n_without_run > 0 {
+            parameters.insert("from_cache".to_owned(), count(self.n_without_run));
+        }
         parameters
     }
 }
@@ -147,6 +154,10 @@ pub(super) fn response(
         raw_output_contents: Vec::new(),
     };
     Ok((response, raw))
+}
+
+fn n_without_run<'a>(timings: impl Iterator<Item = &'a Timing>) -> u32 {
+    to_u32(timings.filter(|timing| timing.source != Source::Run).count())
 }
 
 fn places(affines: impl Iterator<Item = Affine>) -> Tensor {

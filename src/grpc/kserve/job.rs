@@ -60,7 +60,7 @@ struct Job {
 ///
 /// # Errors
 /// [`InferError`] with paths of this protocol's fields.
-pub(super) async fn infer(engine: &Engine, request: pb::ModelInferRequest, clock: Clock) -> Result<Inferred, InferError> {
+pub(super) async fn infer(engine: &Arc<Engine>, request: pb::ModelInferRequest, clock: Clock) -> Result<Inferred, InferError> {
     let id = request.id.clone();
     if id.len() > MAX_ID_BYTES {
         return Err(InferError::invalid("id", format!("has {} bytes, the limit is {MAX_ID_BYTES}", id.len())));
@@ -87,7 +87,7 @@ impl Job {
         Ok(Self { model, outputs, images, parameters, clock })
     }
 
-    async fn extract(&self, engine: &Engine) -> Result<Tensors, InferError> {
+    async fn extract(&self, engine: &Arc<Engine>) -> Result<Tensors, InferError> {
         let features = self.features();
         let request = |image: &ImageSource| ExtractRequest { input: self.input(image), features: features.clone() };
         let requests = self.images.sources.iter().map(request).collect();
@@ -95,7 +95,7 @@ impl Job {
         Tensors::of_features(done.map_err(|failed| translated(failed, &self.images))?)
     }
 
-    async fn segment(&self, engine: &Engine) -> Result<Tensors, InferError> {
+    async fn segment(&self, engine: &Arc<Engine>) -> Result<Tensors, InferError> {
         let wants_features = self.outputs.iter().any(|output| !output.is_of_masks());
         let masks = MaskRequest {
             format: MaskFormat::Labels,

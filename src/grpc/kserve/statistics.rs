@@ -31,8 +31,8 @@ fn of_requests(counts: &Counts) -> pb::InferStatistics {
         compute_input: Some(duration(counts.prepare)),
         compute_infer: Some(duration(counts.infer)),
         compute_output: Some(duration(counts.encode)),
-        cache_hit: Some(pb::StatisticDuration::default()),
-        cache_miss: Some(pb::StatisticDuration::default()),
+        cache_hit: Some(duration(counts.cache_hit)),
+        cache_miss: Some(duration(counts.cache_miss)),
     }
 }
 

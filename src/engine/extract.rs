@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use tokio::time::Instant;
+use tracing::{Span, debug_span};
 
 use crate::{
     batch::{BatchError, Completed, Submit},
@@ -113,7 +114,8 @@ impl Engine {
         let FeaturePart { request, plan } = part;
         let FeatureRequest { dtype, layout, l2_normalize, .. } = request;
         let options = EncodeOptions { selection: selected.selection, dtype, layout, l2_normalize };
-        let work = move || encode(&map, &options);
+        let encoding = debug_span!("encode");
+        let work = move || encoding.in_scope(|| encode(&map, &options));
         let encoded = self.cpu().run("while encoding the answer", clock.deadline, work).await?;
         let tensor = encoded.map_err(|error| InferError::internal("encoding the answer", error))?;
         Ok(Extracted {
@@ -145,7 +147,7 @@ pub(super) async fn run(
 ) -> Result<Completed<RunOutput>, InferError> {
     let n_bytes = input.data().len();
     let Clock { deadline, caller, .. } = clock;
-    let job = Submit { key, input, n_bytes, caller, deadline, span: tracing::Span::current() };
+    let job = Submit { key, input, n_bytes, caller, deadline, span: Span::current() };
     model.batcher().submit(job).await.map_err(|error| match error {
         BatchError::Full { retry_after, .. } | BatchError::TooLate { retry_after, .. } => {
             InferError::Overloaded { message: error.to_string(), retry_after }

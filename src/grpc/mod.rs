@@ -30,6 +30,7 @@ mod tls;
 mod watched;
 mod web;
 
+mod traced;
 use std::sync::Arc;
 
 use axum::{Router, middleware};

@@ -14,7 +14,7 @@ use futures_util::{
 use tokio::{sync::mpsc, task::JoinError};
 use tokio_util::task::AbortOnDropHandle;
 use tonic::{Status, Streaming};
-use tracing::{Instrument as _, Span};
+use tracing::{Instrument as _, debug_span};
 
 use crate::{
     engine::{Clock, Engine, InferError},
@@ -175,6 +175,8 @@ fn start<X: Exchange>(engine: &Arc<Engine>, opened: Opened<X::Request>, call: Cl
     let engine = Arc::clone(engine);
     let clock = Clock { arrived: tokio::time::Instant::now(), ..call };
     let Opened { mut id, request, .. } = opened;
+    // Of many on one call.
+    let span = debug_span!("message");
     let work = async move {
         let outcome = if id.len() > MAX_ID_BYTES {
             let message = format!("has {} bytes, the limit is {MAX_ID_BYTES}", id.len());
@@ -185,7 +187,7 @@ fn start<X: Exchange>(engine: &Arc<Engine>, opened: Opened<X::Request>, call: Cl
         };
         (id, outcome)
     };
-    AbortOnDropHandle::new(tokio::spawn(work.instrument(Span::current())))
+    AbortOnDropHandle::new(tokio::spawn(work.instrument(span)))
 }
 
 async fn answer_one<X: Exchange>(engine: Arc<Engine>, request: Option<X::Request>, clock: Clock) -> Result<X::Done, InferError> {

@@ -21,6 +21,7 @@ const REFUSED: &str = "densevit_jobs_dropped_total";
 const RUN: &str = "densevit_run_duration_seconds";
 const PREDICTION: &str = "densevit_run_prediction_ratio";
 const DRAIN: &str = "densevit_queue_drain_seconds";
+const SPANS: &str = "densevit_spans_total";
 
 /// Tells the registry what the metrics mean.
 pub fn describe() {
@@ -33,6 +34,12 @@ pub fn describe() {
     describe_histogram!(RUN, Unit::Seconds, "Time of a batch on its executor, as predicted and as it was (kind).");
     describe_histogram!(PREDICTION, Unit::Count, "Predicted time of a batch over its actual time.");
     describe_gauge!(DRAIN, Unit::Seconds, "Predicted time until everything inside is done, after the last run.");
+    describe_counter!(SPANS, Unit::Count, "Spans of traces, by outcome: sent, failed, dropped.");
+}
+
+/// Spans of traces left this process, or did not: "sent", "failed" (the collector did not take them), "dropped" (the queue was full).
+pub fn spans(outcome: &'static str, n_spans: u64) {
+    counter!(SPANS, "outcome" => outcome).increment(n_spans);
 }
 
 /// A request was answered: with the time of its stages, or with the label of an error.

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
 mod client_commands;
+mod collector;
 mod import;
 mod load;
 mod rolling;
@@ -10,3 +11,4 @@ mod segment;
 mod serve;
 mod shards;
 mod support;
+mod traces;

@@ -14,6 +14,7 @@ mod tiles;
 use std::sync::Arc;
 
 use tokio::time::Instant;
+use tracing::debug_span;
 
 pub use request::{ClassArea, ClassMask, MaskData, MaskFormat, MaskRequest, MaskSize, SegmentRequest, Segmented, WindowRequest};
 
@@ -125,7 +126,9 @@ impl Engine {
     ) -> Result<EncodedMasks, InferError> {
         let (model, limits) = (Arc::clone(model), self.limits().masks);
         let work = move || {
+        let encoding = debug_span!("encode");
             let specs = model.manifest().segmenter.as_ref().map(|head| head.classes.as_slice()).unwrap_or_default();
+            let _encoding = encoding.entered();
             let material = Material { scores: &scores, raster: &raster.pixels, classes: &plan.classes, specs, limits: &limits };
             encode(&material, &asked)
         };

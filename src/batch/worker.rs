@@ -35,14 +35,15 @@ pub(super) struct WorkerEnd<R: Runner> {
     pub(super) shared: Arc<Shared<R>>,
 }
 
-/// Starts the thread of a worker. It ends when the scheduler has gone.
+/// Starts the thread of a worker. It ends when the scheduler has gone. Jobs of a batch that is lost are told so by their closed channels.
 pub(super) fn spawn<R: Runner>(mut runner: R, mut end: WorkerEnd<R>) -> io::Result<()> {
     let name = format!("batch-worker-{}", end.worker_idx);
     let work = move || {
         while end.idle.blocking_send(end.worker_idx).is_ok() {
             let Some(batch) = end.batches.blocking_recv() else { return };
-            let well = execute(&mut runner, batch);
-            end.shared.finish(end.worker_idx, well);
+            // Runs have a fence of their own; whatever else may panic, an observer say, must cost its batch and not this worker.
+            let well = catch_unwind(AssertUnwindSafe(|| execute(&mut runner, batch))).unwrap_or(false);
+            let _panicked = catch_unwind(AssertUnwindSafe(|| end.shared.finish(end.worker_idx, well)));
         }
     };
     thread::Builder::new().name(name).spawn(work).map(drop)
@@ -84,9 +85,9 @@ struct Caller<O> {
     reply: Reply<O>,
     deadline: Option<Instant>,
     queue_time: Duration,
-}
     /// From launch to answer, in the caller's trace.
     run: Span,
+}
 
 impl<O> Caller<O> {
     fn answer(self, output: O, run_time: Duration, batch_size: usize) {

@@ -4,6 +4,7 @@
 
 mod client_commands;
 mod collector;
+mod full_disk;
 mod import;
 mod load;
 mod rolling;

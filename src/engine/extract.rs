@@ -86,7 +86,7 @@ impl Engine {
         if clock.is_expired() {
             return Err(InferError::DeadlineExceeded { stage: "before decoding" });
         }
-        let _place = self.admit(model, clock, n_bytes)?;
+        let place = self.admit(model, clock, n_bytes)?;
         let Input { image, geometry, decode, resize } = self.prepare_input(&input, &recipe, clock).await?;
         let selected = part.select(&geometry, manifest)?;
         let key = RunKey { height: image.height(), width: image.width(), features: Some(part.key()), segment: false };
@@ -96,6 +96,7 @@ impl Engine {
         let postprocess = extracted.timing.postprocess;
         let total = clock.arrived.elapsed();
         extracted.timing = Timing { decode, resize, queue, backbone, lift, segment, postprocess, total, batch_size };
+        extracted.place = Some(place);
         Ok(extracted)
     }
 
@@ -134,6 +135,7 @@ impl Engine {
             l2_normalize,
             warnings: plan.warnings,
             timing: Timing { postprocess: began.elapsed(), ..Timing::default() },
+            place: None,
         })
     }
 }

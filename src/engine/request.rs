@@ -7,7 +7,7 @@ use tokio::time::Instant;
 
 use crate::{
     batch::Caller,
-    engine::LoadedModel,
+    engine::{Admitted, LoadedModel},
     manifest::{Facet, Interpolation, ResizePolicy, Tap},
     postprocess::{DType, Encoded, Layout},
     preprocess::{Geometry, Rect},
@@ -227,4 +227,6 @@ pub struct Extracted {
     pub warnings: Vec<String>,
     /// Where the time went.
     pub timing: Timing,
+    /// Its place among the requests in flight, for as long as the answer is; none, when it is part of another answer.
+    pub place: Option<Admitted>,
 }

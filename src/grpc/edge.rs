@@ -1,16 +1,20 @@
 //! The outermost layer of every call: starts the clock, reads whose call it is, opens the span, which lasts until the answer is sent, words
-//! the refusal of oversized messages, and sends what answers carry behind their messages.
+//! the refusal of oversized messages, sends what answers carry behind their messages, and has both bodies watched.
 
-use std::{fmt::Display, str::FromStr, time::Duration};
+use std::{fmt::Display, str::FromStr, sync::Arc, time::Duration};
 
-use axum::{extract::Request, middleware::Next, response::Response};
+use axum::{
+    extract::{Request, State},
+    middleware::Next,
+    response::Response,
+};
 use http::{HeaderMap, HeaderValue};
 use tokio::time::Instant;
 use tracing::{Instrument as _, Span, field, info_span};
 
 use crate::{
     engine::{Caller, Clock, InferError},
-    grpc::{status::status, tail, traced},
+    grpc::{arriving::Arriving, sent, status::status, tail, traced},
     telemetry::{RpcSpan, record},
 };
 
@@ -28,7 +32,7 @@ const INVALID_ARGUMENT: HeaderValue = HeaderValue::from_static("3");
 const UNREADABLE: &str = "failed%20to%20decode%20Protobuf%20message";
 
 /// Runs one call.
-pub async fn edge(request: Request, next: Next) -> Response {
+pub(super) async fn edge(State(arriving): State<Arc<Arriving>>, request: Request, next: Next) -> Response {
     let span = span(&request);
     let rpc = traced::begin(&span, &request);
     if let Some((trace_id, parent_id)) = traceparent(request.headers()) {
@@ -36,7 +40,7 @@ pub async fn edge(request: Request, next: Next) -> Response {
     } else if let Some(trace_id) = rpc.as_ref().and_then(RpcSpan::trace_id) {
         span.record("trace_id", trace_id);
     }
-    let response = answer(request, next).instrument(span).await;
+    let response = answer(arriving.watch(request), next).instrument(span).await;
     traced::until_sent(response, rpc)
 }
 
@@ -54,10 +58,10 @@ async fn answer(mut request: Request, next: Next) -> Response {
         Err(error) => return status(&error).into_http(),
     };
     request.extensions_mut().insert(Clock { arrived, deadline, caller });
-    let _in_flight = record::call_began();
+    let in_flight = record::call_began();
     let mut response = next.run(request).await;
     explain_codec(response.headers_mut());
-    tail::append(response)
+    sent::watch(tail::append(response), in_flight)
 }
 
 /// Tenant and priority of a call.

@@ -17,8 +17,8 @@ use tonic::{Status, Streaming};
 use tracing::{Instrument as _, debug_span};
 
 use crate::{
-    engine::{Clock, Engine, InferError},
-    grpc::status::status,
+    engine::{Admitted, Clock, Engine, InferError},
+    grpc::{sent::Held, status::status},
 };
 
 /// Longest id of a request, in bytes.
@@ -56,6 +56,9 @@ pub(super) trait Exchange: 'static {
     /// Records what became of a request.
     fn observe(clock: Clock, outcome: &Result<Self::Done, InferError>);
 
+    /// The places of an answer among the requests in flight.
+    fn places(done: &mut Self::Done) -> Vec<Admitted>;
+
     /// The messages of an answer: one, or with `chunked` its parts.
     fn messages(id: String, done: Self::Done, chunked: bool) -> Box<dyn Iterator<Item = Self::Outbound> + Send>;
 
@@ -63,8 +66,8 @@ pub(super) trait Exchange: 'static {
     fn failure(id: String, error: &InferError) -> Self::Outbound;
 }
 
-/// Outgoing half of a call.
-pub(super) type Outbound<X> = mpsc::Sender<Result<<X as Exchange>::Outbound, Status>>;
+/// Outgoing half of a call: messages, and what they keep until they are sent.
+pub(super) type Outbound<X> = mpsc::Sender<(Result<<X as Exchange>::Outbound, Status>, Held)>;
 
 /// An answer with the id of its request.
 type Answer<T> = (String, Result<T, InferError>);
@@ -153,7 +156,7 @@ pub(super) async fn serve<X: Exchange>(
                 Ok(None) => reading = false,
                 Err(status) => {
                     // The client broke the call off or sent something that is no message.
-                    let _gone = outbound.send(Err(status)).await;
+                    let _gone = outbound.send((Err(status), Held::default())).await;
                     return;
                 }
             },
@@ -209,13 +212,14 @@ async fn send<X: Exchange>(
     let gone = |_unsent| mpsc::error::SendError(());
     match outcome {
         Err(error) if on_failure == OnFailure::End => {
-            outbound.send(Err(status(&error))).await.map_err(gone)?;
+            outbound.send((Err(status(&error)), Held::default())).await.map_err(gone)?;
             Err(mpsc::error::SendError(()))
         }
-        Err(error) => outbound.send(Ok(X::failure(id, &error))).await.map_err(gone),
-        Ok(done) => {
+        Err(error) => outbound.send((Ok(X::failure(id, &error)), Held::default())).await.map_err(gone),
+        Ok(mut done) => {
+            let held = Held::new(X::places(&mut done));
             for message in X::messages(id, done, chunked) {
-                outbound.send(Ok(message)).await.map_err(gone)?;
+                outbound.send((Ok(message), held.clone())).await.map_err(gone)?;
             }
             Ok(())
         }
@@ -245,6 +249,10 @@ mod tests {
         }
 
         fn observe(_clock: Clock, _outcome: &Result<(), InferError>) {}
+
+        fn places((): &mut ()) -> Vec<Admitted> {
+            Vec::new()
+        }
 
         fn messages(_id: String, (): (), _chunked: bool) -> Box<dyn Iterator<Item = ()> + Send> {
             Box::new(std::iter::empty())

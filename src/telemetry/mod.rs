@@ -30,13 +30,14 @@ pub enum LogFormat {
 pub struct LogConfig {
     /// Form of the log. Default `text`.
     pub format: LogFormat,
-    /// Filter in the syntax of tracing's `EnvFilter`. Default `info`; `densevit=debug` shows the stages of each request.
+    /// Filter in the syntax of tracing's `EnvFilter`; `densevit=debug` shows the stages of each request. Default `info,ort=warn,h2=error`:
+    /// the HTTP/2 library warns of each frame of a kind that any peer can send at will.
     pub filter: String,
 }
 
 impl Default for LogConfig {
     fn default() -> Self {
-        Self { format: LogFormat::Text, filter: "info,ort=warn".into() }
+        Self { format: LogFormat::Text, filter: "info,ort=warn,h2=error".into() }
     }
 }
 

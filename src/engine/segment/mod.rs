@@ -77,7 +77,7 @@ impl Engine {
         }
         let n_bytes =
             [of_masks, of_features.unwrap_or_default()].into_iter().fold(sizes.n_bytes(&input.image), u64::saturating_add);
-        let _place = self.admit(model, clock, n_bytes)?;
+        let place_in_flight = self.admit(model, clock, n_bytes)?;
         let Input { image, geometry, decode, resize } = self.prepare_input(&input, &plan.recipe, clock).await?;
         let raster = MaskRaster::new(&asked, &geometry, manifest, &self.limits().masks)?;
         let selected = part.as_ref().map(|part| part.select(&geometry, manifest)).transpose()?;
@@ -112,6 +112,7 @@ impl Engine {
             features: extracted,
             warnings: Vec::new(),
             timing,
+            place: Some(place_in_flight),
         })
     }
 
@@ -125,10 +126,10 @@ impl Engine {
         clock: Clock,
     ) -> Result<EncodedMasks, InferError> {
         let (model, limits) = (Arc::clone(model), self.limits().masks);
-        let work = move || {
         let encoding = debug_span!("encode");
-            let specs = model.manifest().segmenter.as_ref().map(|head| head.classes.as_slice()).unwrap_or_default();
+        let work = move || {
             let _encoding = encoding.entered();
+            let specs = model.manifest().segmenter.as_ref().map(|head| head.classes.as_slice()).unwrap_or_default();
             let material = Material { scores: &scores, raster: &raster.pixels, classes: &plan.classes, specs, limits: &limits };
             encode(&material, &asked)
         };

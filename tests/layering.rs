@@ -106,10 +106,12 @@ fn imports_point_to_modules_that_stand_above() {
 #[test]
 fn each_engine_stays_in_its_folder() {
     // A crate, and the modules that may name it.
-    let homes: [(&str, &[&str]); 5] = [
+    let homes: [(&str, &[&str]); 7] = [
         ("ort::", &["runtime"]),
         ("tonic", &["grpc"]),
         ("prost", &["grpc", "onnx"]),
+        ("opentelemetry", &["telemetry"]),
+        ("tracing_opentelemetry", &["telemetry"]),
         ("anyhow", &["commands"]),
         ("println!", &["commands"]),
     ];

@@ -6,6 +6,7 @@ use tokio::{
     sync::{mpsc, oneshot, watch},
     time::{Instant, timeout, timeout_at},
 };
+use tracing::debug_span;
 
 use super::{
     BatchConfig, Load, Observer, Runner, Submit,
@@ -113,7 +114,8 @@ impl<R: Runner> Batcher<R> {
         let Submit { key, input, n_bytes, caller, deadline, span } = submit;
         let size = (self.size)(&key);
         let (reply, receiver) = oneshot::channel();
-        let job = Job { input, deadline, enqueued, span, reply };
+        let queued = debug_span!(parent: &span, "queue");
+        let job = Job { input, deadline, enqueued, span, queued, reply };
         let place = self.shared.offer(enqueued, Offer { key, size, caller, deadline, n_bytes }, job)?;
         let (phase, shared) = (self.phase.subscribe(), Arc::clone(&self.shared));
         Ok(Answer { receiver, phase, outcome: Outcome::Cancelled, place, shared })

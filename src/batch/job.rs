@@ -20,7 +20,7 @@ pub struct Submit<K, I> {
     pub caller: Caller,
     /// When the caller stops waiting.
     pub deadline: Option<Instant>,
-    /// The caller's span; the span of the run follows from it.
+    /// The caller's span: parent of those of queue and run, and the batch follows from it.
     pub span: Span,
 }
 
@@ -44,7 +44,10 @@ pub(super) struct Job<R: Runner> {
     pub(super) input: R::Input,
     pub(super) deadline: Option<Instant>,
     pub(super) enqueued: Instant,
+    /// The caller's.
     pub(super) span: Span,
+    /// Its child, from submission to launch.
+    pub(super) queued: Span,
     pub(super) reply: Reply<R::Output>,
 }
 

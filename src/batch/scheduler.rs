@@ -37,7 +37,7 @@ pub(super) struct Scheduler<R: Runner> {
 }
 
 impl<R: Runner> Scheduler<R> {
-    /// Runs until the batcher is closed or all its handles and jobs are gone.
+    /// Runs until the batcher is closed, all its handles and jobs are gone, or all its workers.
     pub(super) async fn run(mut self) {
         while self.step().await {
             while let Ok(worker_idx) = self.idle.try_recv() {
@@ -45,7 +45,6 @@ impl<R: Runner> Scheduler<R> {
             }
             self.launch();
         }
-        self.shared.with(|schedule| schedule.take_all()).into_iter().for_each(|job| job.refuse(BatchError::Closed));
     }
 
     /// Waits for one event. Says whether to go on.
@@ -85,5 +84,12 @@ impl<R: Runner> Scheduler<R> {
             self.shared.finish(worker_idx, false);
             tracing::error!(worker_idx, "batch worker {worker_idx} has vanished");
         }
+    }
+}
+
+/// However it ends, by a panic too, nothing that waits is forgotten, and nothing is taken in any more: it would wait for ever.
+impl<R: Runner> Drop for Scheduler<R> {
+    fn drop(&mut self) {
+        self.shared.end().into_iter().for_each(|job| job.refuse(BatchError::Closed));
     }
 }

@@ -30,6 +30,8 @@ pub(super) struct Shared<R: Runner> {
 }
 
 struct Core<R: Runner> {
+    /// Nobody launches anything any more.
+    has_ended: bool,
     schedule: Schedule<R::Key, Job<R>>,
     /// Of the batch that each worker runs.
     stops: Vec<Stop>,
@@ -37,15 +39,27 @@ struct Core<R: Runner> {
 
 impl<R: Runner> Shared<R> {
     pub(super) fn new(schedule: Schedule<R::Key, Job<R>>, n_workers: usize, observer: Arc<dyn Observer>) -> Arc<Self> {
-        let core = Mutex::new(Core { schedule, stops: vec![Stop::default(); n_workers] });
+        let core = Mutex::new(Core { has_ended: false, schedule, stops: vec![Stop::default(); n_workers] });
         Arc::new(Self { core, wake: Notify::new(), emptied: Notify::new(), observer })
     }
 
     /// Takes a job in, or refuses it.
     pub(super) fn offer(&self, now: Instant, offer: Offer<R::Key>, job: Job<R>) -> Result<Place, BatchError> {
-        let place = self.core().schedule.offer(now, offer, job)?;
+        let mut core = self.core();
+        if core.has_ended {
+            return Err(BatchError::Closed);
+        }
+        let place = core.schedule.offer(now, offer, job)?;
+        drop(core);
         self.wake.notify_one();
         Ok(place)
+    }
+
+    /// Takes all jobs that wait, and lets none in any more.
+    pub(super) fn end(&self) -> Vec<Job<R>> {
+        let mut core = self.core();
+        core.has_ended = true;
+        core.schedule.take_all()
     }
 
     /// The caller of a job has gone.
@@ -85,10 +99,10 @@ impl<R: Runner> Shared<R> {
             let mut core = self.core();
             (core.schedule.finish(now, worker_idx, well), core.schedule.drain_time(now))
         };
+        self.look_whether_empty();
         if let Some(ran) = ran {
             self.observer.ran(&ran.key, ran.batch_size, ran.predicted, ran.actual, drain_time);
         }
-        self.look_whether_empty();
     }
 
     /// Waits until nothing is inside.

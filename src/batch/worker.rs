@@ -14,7 +14,7 @@ use std::{
 };
 
 use tokio::{sync::mpsc, time::Instant};
-use tracing::info_span;
+use tracing::{Span, debug_span};
 
 use super::{
     Runner,
@@ -35,14 +35,15 @@ pub(super) struct WorkerEnd<R: Runner> {
     pub(super) shared: Arc<Shared<R>>,
 }
 
-/// Starts the thread of a worker. It ends when the scheduler has gone.
+/// Starts the thread of a worker. It ends when the scheduler has gone. Jobs of a batch that is lost are told so by their closed channels.
 pub(super) fn spawn<R: Runner>(mut runner: R, mut end: WorkerEnd<R>) -> io::Result<()> {
     let name = format!("batch-worker-{}", end.worker_idx);
     let work = move || {
         while end.idle.blocking_send(end.worker_idx).is_ok() {
             let Some(batch) = end.batches.blocking_recv() else { return };
-            let well = execute(&mut runner, batch);
-            end.shared.finish(end.worker_idx, well);
+            // Runs have a fence of their own; whatever else may panic, an observer say, must cost its batch and not this worker.
+            let well = catch_unwind(AssertUnwindSafe(|| execute(&mut runner, batch))).unwrap_or(false);
+            let _panicked = catch_unwind(AssertUnwindSafe(|| end.shared.finish(end.worker_idx, well)));
         }
     };
     thread::Builder::new().name(name).spawn(work).map(drop)
@@ -52,13 +53,13 @@ pub(super) fn spawn<R: Runner>(mut runner: R, mut end: WorkerEnd<R>) -> io::Resu
 pub(super) fn execute<R: Runner>(runner: &mut R, batch: Batch<R>) -> bool {
     let Batch { key, jobs, launched, stop } = batch;
     let batch_size = jobs.len();
-    let span = info_span!(parent: None, "run", batch_size);
-    for job in &jobs {
+    let span = debug_span!(parent: None, "batch", batch_size, bucket = ?key);
+    // All links first: whether any of the callers is traced decides on the batch.
+    jobs.iter().for_each(|job| {
         span.follows_from(&job.span);
-    }
+    });
+    let (inputs, callers): (Vec<_>, Vec<_>) = jobs.into_iter().map(|job| split(job, launched, &span)).unzip();
     let _entered = span.entered();
-
-    let (inputs, callers): (Vec<_>, Vec<_>) = jobs.into_iter().map(|job| split(job, launched)).unzip();
     let started = Instant::now();
     let result = run(runner, &key, &inputs, &stop);
     let run_time = started.elapsed();
@@ -84,29 +85,39 @@ struct Caller<O> {
     reply: Reply<O>,
     deadline: Option<Instant>,
     queue_time: Duration,
+    /// From launch to answer, in the caller's trace.
+    run: Span,
 }
 
 impl<O> Caller<O> {
     fn answer(self, output: O, run_time: Duration, batch_size: usize) {
-        // A caller that has gone does not mind.
-        let _ = self.reply.send(Ok(Completed { output, queue_time: self.queue_time, run_time, batch_size }));
+        let queue_time = self.queue_time;
+        self.reply(Ok(Completed { output, queue_time, run_time, batch_size }));
     }
 
     fn fail(self, error: RunError) {
-        let _ = self.reply.send(Err(BatchError::Failed(error)));
+        self.reply(Err(BatchError::Failed(error)));
+    }
+
+    /// The span ends first, lest the caller's ends before it. A caller that has gone does not mind.
+    fn reply(self, outcome: Result<Completed<O>, BatchError>) {
+        drop(self.run);
+        let _ = self.reply.send(outcome);
     }
 }
 
-fn split<R: Runner>(job: Job<R>, launched: Instant) -> (R::Input, Caller<R::Output>) {
-    let queue_time = launched.saturating_duration_since(job.enqueued);
-    (job.input, Caller { reply: job.reply, deadline: job.deadline, queue_time })
+fn split<R: Runner>(job: Job<R>, launched: Instant, batch: &Span) -> (R::Input, Caller<R::Output>) {
+    let Job { input, deadline, enqueued, queued, span, reply } = job;
+    drop(queued);
+    let run = debug_span!(parent: &span, "run");
+    run.follows_from(batch);
+    (input, Caller { reply, deadline, queue_time: launched.saturating_duration_since(enqueued), run })
 }
 
 fn run_alone<R: Runner>(runner: &mut R, key: &R::Key, input: &R::Input, stop: &Stop, caller: Caller<R::Output>) {
     let started = Instant::now();
     if caller.reply.is_closed() || caller.deadline.is_some_and(|deadline| deadline <= started) {
-        let _ = caller.reply.send(Err(BatchError::DeadlineExceeded));
-        return;
+        return caller.reply(Err(BatchError::DeadlineExceeded));
     }
     match run(runner, key, slice::from_ref(input), stop) {
         Ok(outputs) => {

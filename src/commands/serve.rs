@@ -1,12 +1,21 @@
 //! `densevit serve`.
 
-use std::{net::SocketAddr, path::PathBuf, time::Instant};
+use std::{
+    net::SocketAddr,
+    path::PathBuf,
+    sync::OnceLock,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context as _, bail};
 use clap::Args;
 use tracing::info;
 
 use crate::{config::ServeConfig, server::Server, shutdown, telemetry};
+
+/// How long the last traces may take: what the drain has left of its budget, within these bounds. A collector answers in milliseconds.
+const MIN_FLUSH: Duration = Duration::from_millis(500);
+const MAX_FLUSH: Duration = Duration::from_secs(5);
 
 /// Flags of `densevit serve`. They override the environment (`DENSEVIT__SECTION__KEY`), which overrides the file.
 #[derive(Debug, Default, Args)]
@@ -88,11 +97,20 @@ pub fn run(args: &ServeArgs) -> anyhow::Result<()> {
         print!("{effective}");
         return Ok(());
     }
-    telemetry::init_logs(&config.log)?;
-    info!("effective configuration:\n{effective}");
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("starting the async runtime")?;
+    let traces = {
+        let _around = runtime.enter();
+        telemetry::init(&config.log, &config.trace)?
+    };
+    info!("effective configuration:\n{effective}");
+    let drain = Duration::from_secs_f64((config.shutdown.delay_s + config.shutdown.budget_s).max(0.0));
+    let stopped = OnceLock::new();
     let outcome = runtime.block_on(async {
-        let stop = shutdown::requested().context("installing signal handlers")?;
+        let requested = shutdown::requested().context("installing signal handlers")?;
+        let stop = async {
+            requested.await;
+            stopped.get_or_init(Instant::now);
+        };
         tokio::pin!(stop);
         let server = tokio::select! {
             server = Server::start(config) => server?,
@@ -104,6 +122,8 @@ pub fn run(args: &ServeArgs) -> anyhow::Result<()> {
         server.run(stop).await;
         Ok(())
     });
-    runtime.shutdown_timeout(std::time::Duration::from_secs(1));
+    let left = drain.saturating_sub(stopped.get().map(Instant::elapsed).unwrap_or_default());
+    traces.flush(left.clamp(MIN_FLUSH, MAX_FLUSH));
+    runtime.shutdown_timeout(Duration::from_secs(1));
     outcome
 }

@@ -16,7 +16,7 @@ use crate::{
     engine::{Limits, LoadOptions},
     grpc::GrpcConfig,
     runtime::RuntimeConfig,
-    telemetry::LogConfig,
+    telemetry::{LogConfig, TraceConfig},
 };
 
 /// Prefix of environment variables: `DENSEVIT__BATCH__MAX_BATCH_SIZE=4` sets `batch.max_batch_size`.
@@ -98,6 +98,8 @@ pub struct ServeConfig {
     pub shutdown: ShutdownConfig,
     /// Logs.
     pub log: LogConfig,
+    /// Traces.
+    pub trace: TraceConfig,
 }
 
 /// Why there is no configuration.

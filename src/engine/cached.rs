@@ -2,8 +2,9 @@
 //! reasons.
 //!
 //! # Design
-//! A hit takes no place among the requests in flight: it holds no memory but the message that it came in. Who waits for the run of another
-//! takes one, for the image that it may yet have to run itself. An error that is about the caller that began a run (its deadline, its limits)
+//! A hit takes a place among the requests in flight for what it sends, though it holds no memory of its own: a client that reads slowly would
+//! keep answers alive that have left the cache. Answers of a run share the place of the run. Who waits for the run of another takes one as
+//! well, for the image that it may yet have to run itself. An error that is about the caller that began a run (its deadline, its limits)
 //! says nothing to those who waited: they ask anew, and one of them leads. Any other error is everybody's.
 
 use std::{sync::Arc, time::Duration};
@@ -14,7 +15,7 @@ use tracing::error;
 use crate::{
     cache::{Asked, Cache, CacheConfig, Outcome, Question, Seat, Terms},
     engine::{
-        Clock, Engine, ExtractRequest, Extracted, ImageSource, InferError, LoadedModel, SegmentRequest, Segmented,
+        Admitted, Clock, Engine, ExtractRequest, Extracted, ImageSource, InferError, LoadedModel, SegmentRequest, Segmented,
         kept::{Keep, Kept},
         question::{Ask, question},
         timing::{Source, Timing},
@@ -31,8 +32,16 @@ const INLINE_CHECK_BYTES: usize = 4 << 20;
 /// The answers that an engine keeps.
 #[derive(Debug)]
 pub(super) struct AnswerCache {
-    answers: Arc<Cache<Arc<Kept>, InferError>>,
+    answers: Arc<Cache<Given, InferError>>,
     is_per_tenant: bool,
+}
+
+/// An answer as it is handed over.
+#[derive(Clone, Debug)]
+pub(super) struct Given {
+    kept: Arc<Kept>,
+    /// The place of the run that gave it; none for what comes from the cache.
+    place: Option<Arc<Admitted>>,
 }
 
 /// A request whose answer can be kept.
@@ -92,7 +101,7 @@ impl Engine {
         let asked = Instant::now();
         let question = self.ask(cache, model, &request, clock).await?;
         let terms = terms(model, clock);
-        let answered = |answer: &R::Answer, source: Source, timing: Timing| {
+        let answered = |answer: &R::Answer, source: Source, timing: Timing, place: Option<Arc<Admitted>>| {
             model.statistics().cached(source, timing.cache);
             let how = match source {
                 Source::Run => Cached::Miss,
@@ -100,7 +109,7 @@ impl Engine {
                 Source::Cache => Cached::Hit,
             };
             record::cached(&model.manifest().name, how);
-            answer.clone().with_timing(timing)
+            answer.clone().with_timing(timing).with_place(place)
         };
         let receive = asked.duration_since(clock.arrived);
         let without_run = |source| {
@@ -111,8 +120,11 @@ impl Engine {
             let looked_up = asked.elapsed();
             let start = || run_and_keep(Arc::clone(self), Arc::clone(model), request.clone(), (question.clone(), clock));
             let seat = match cache.answers.ask(&question, terms, start) {
-                Asked::Known(kept) => match self.verified::<R::Answer>(&kept, model, clock).await? {
-                    Some(answer) => return Ok(answered(answer, Source::Cache, without_run(Source::Cache))),
+                Asked::Known(Given { kept, .. }) => match self.verified::<R::Answer>(&kept, model, clock).await? {
+                    Some(answer) => {
+                        let place = self.admit(model, clock, answer.n_bytes() as u64)?;
+                        return Ok(answered(answer, Source::Cache, without_run(Source::Cache), Some(Arc::new(place))));
+                    }
                     None => {
                         error!(?question, "an answer in the cache is not what was put there: the machine's memory fails");
                         cache.answers.remove(&question);
@@ -121,20 +133,20 @@ impl Engine {
                 },
                 Asked::Running(seat) => seat,
             };
-            let kept = match self.wait(&seat, model, (request.image(), clock)).await? {
-                Ok(kept) => kept,
+            let Given { kept, place } = match self.wait(&seat, model, (request.image(), clock)).await? {
+                Ok(given) => given,
                 Err(error) if error.is_of_caller() && !seat.leads() => continue,
                 Err(error) => return Err(error.for_another()),
             };
             let missing = || InferError::internal("answering a request", "the cache gave an answer of another kind");
             let answer = kept.answer::<R::Answer>().ok_or_else(missing)?;
             if !seat.leads() {
-                return Ok(answered(answer, Source::Shared, without_run(Source::Shared)));
+                return Ok(answered(answer, Source::Shared, without_run(Source::Shared), place));
             }
             let (run, total) = (kept.timing, clock.arrived.elapsed());
             let cache = looked_up + total.saturating_sub(run.total);
             let receive = run.receive.saturating_sub(looked_up);
-            return Ok(answered(answer, Source::Run, Timing { receive, cache, total, ..run }));
+            return Ok(answered(answer, Source::Run, Timing { receive, cache, total, ..run }, place));
         }
     }
 
@@ -147,7 +159,7 @@ impl Engine {
     /// Forgets the answers of models that answer no more.
     pub(super) fn forget_answers(&self) {
         if let Some(cache) = &self.cache {
-            let n_gone = cache.answers.retain(|kept| self.serves(kept.model()));
+            let n_gone = cache.answers.retain(|given| self.serves(given.kept.model()));
             record::cache_evicted("model", n_gone);
             cache.record_size();
         }
@@ -191,10 +203,10 @@ impl Engine {
     /// about the waiting, the inner one that of the run.
     async fn wait(
         &self,
-        seat: &Seat<Arc<Kept>, InferError>,
+        seat: &Seat<Given, InferError>,
         model: &LoadedModel,
         (image, clock): (&ImageSource, Clock),
-    ) -> Result<Outcome<Arc<Kept>, InferError>, InferError> {
+    ) -> Result<Outcome<Given, InferError>, InferError> {
         if seat.leads() {
             return Ok(seat.landed().await);
         }
@@ -218,11 +230,12 @@ async fn run_and_keep<R: Cacheable>(
     model: Arc<LoadedModel>,
     request: R,
     (question, clock): (Question, Clock),
-) -> Result<Arc<Kept>, InferError> {
-    let answer = request.run(&engine, &model, clock).await?;
+) -> Result<Given, InferError> {
+    let mut answer = request.run(&engine, &model, clock).await?;
+    let place = answer.take_place();
     let n_bytes = Kept::n_bytes(&answer);
     let Some(cache) = engine.cache.as_ref().filter(|cache| cache.answers.takes(&question, n_bytes)) else {
-        return Ok(Arc::new(Kept::passing(answer)));
+        return Ok(Given { kept: Arc::new(Kept::passing(answer)), place });
     };
     let kept = if n_bytes <= INLINE_BYTES {
         Kept::copied(&answer)
@@ -231,8 +244,9 @@ async fn run_and_keep<R: Cacheable>(
         engine.cpu().run("while keeping the answer", None, move || Kept::copied(&answer)).await?
     };
     let kept = Arc::new(kept);
-    let n_evicted = cache.answers.insert(&question, Arc::clone(&kept), n_bytes, || engine.serves(&model));
+    let from_cache = Given { kept: Arc::clone(&kept), place: None };
+    let n_evicted = cache.answers.insert(&question, from_cache, n_bytes, || engine.serves(&model));
     record::cache_evicted("space", n_evicted);
     cache.record_size();
-    Ok(kept)
+    Ok(Given { kept, place })
 }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use tokio::time::Instant;
+use tracing::{Span, debug_span};
 
 use crate::{
     batch::{BatchError, Completed, Submit},
@@ -86,7 +87,7 @@ impl Engine {
         if clock.is_expired() {
             return Err(InferError::DeadlineExceeded { stage: "before decoding" });
         }
-        let _place = self.admit(model, clock, n_bytes)?;
+        let place = Some(Arc::new(self.admit(model, clock, n_bytes)?));
         let (admitted, receive) = (Instant::now(), clock.arrived.elapsed());
         let Input { image, geometry, resize } = self.prepare_input(&input, &recipe, clock).await?;
         let (prepared, decode) = (Instant::now(), admitted.elapsed().saturating_sub(resize));
@@ -98,7 +99,7 @@ impl Engine {
         let (ran, timing) = (Instant::now(), timing.with_run(prepared.elapsed()));
         let extracted = self.encode_features(model, (part, selected), features, geometry, clock).await?;
         let timing = Timing { postprocess: ran.elapsed(), total: clock.arrived.elapsed(), ..timing };
-        Ok(Extracted { timing, ..extracted })
+        Ok(Extracted { timing, place, ..extracted })
     }
 
     /// The features of a run as they go over the wire, without times.
@@ -115,7 +116,8 @@ impl Engine {
         let FeaturePart { request, plan } = part;
         let FeatureRequest { dtype, layout, l2_normalize, .. } = request;
         let options = EncodeOptions { selection: selected.selection, dtype, layout, l2_normalize };
-        let work = move || encode(&map, &options);
+        let encoding = debug_span!("encode");
+        let work = move || encoding.in_scope(|| encode(&map, &options));
         let encoded = self.cpu().run("while encoding the answer", clock.deadline, work).await?;
         let tensor = encoded.map_err(|error| InferError::internal("encoding the answer", error))?;
         Ok(Extracted {
@@ -134,6 +136,7 @@ impl Engine {
             l2_normalize,
             warnings: plan.warnings,
             timing: Timing::default(),
+            place: None,
         })
     }
 }
@@ -147,7 +150,7 @@ pub(super) async fn run(
 ) -> Result<Completed<RunOutput>, InferError> {
     let n_bytes = input.data().len();
     let Clock { deadline, caller, .. } = clock;
-    let job = Submit { key, input, n_bytes, caller, deadline, span: tracing::Span::current() };
+    let job = Submit { key, input, n_bytes, caller, deadline, span: Span::current() };
     model.batcher().submit(job).await.map_err(|error| match error {
         BatchError::Full { retry_after, .. } | BatchError::TooLate { retry_after, .. } => {
             InferError::Overloaded { message: error.to_string(), retry_after }

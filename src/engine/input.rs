@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use tokio::time::Instant;
+use tracing::{Span, debug_span};
 
 use crate::{
     engine::{
@@ -54,13 +55,16 @@ impl Engine {
     pub(super) async fn prepare_input(&self, request: &InputRequest, recipe: &Recipe, clock: Clock) -> Result<Input, InferError> {
         let (source, recipe) = (request.image.clone(), recipe.clone());
         let limits = self.limits().decode();
+        // As in `Timing`, waiting for a thread is part of decoding.
+        let (request_span, decoding) = (Span::current(), debug_span!("decode"));
         let work = move || {
-            let pixels = match &source {
+            let pixels = decoding.in_scope(|| match &source {
                 ImageSource::Encoded(bytes) => decode(bytes, &limits),
                 ImageSource::Raw { height, width, data } => raw(*height, *width, data, &limits),
-            }
-            .map_err(|error| decode_failed(&error, matches!(source, ImageSource::Raw { .. })))?;
+            });
+            let pixels = pixels.map_err(|error| decode_failed(&error, matches!(source, ImageSource::Raw { .. })))?;
             let decoded = Instant::now();
+            let _resizing = debug_span!(parent: &request_span, "resize").entered();
             let prepared = prepare(pixels, &recipe).map_err(|error| InferError::invalid(error.field(), error.to_string()))?;
             Ok(Input { image: prepared.image, geometry: prepared.geometry, resize: decoded.elapsed() })
         };

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use crc32fast::Hasher;
 
 use crate::{
-    engine::{ClassArea, ClassMask, Extracted, LoadedModel, MaskData, Segmented, Timing},
+    engine::{Admitted, ClassArea, ClassMask, Extracted, LoadedModel, MaskData, Segmented, Timing},
     postprocess::Encoded,
     tensor::F32View,
 };
@@ -31,6 +31,12 @@ pub(super) trait Keep: Clone + Send + Sync + 'static {
 
     /// The same with other times.
     fn with_timing(self, timing: Timing) -> Self;
+
+    /// The same with a place among the requests in flight.
+    fn with_place(self, place: Option<Arc<Admitted>>) -> Self;
+
+    /// Its place among the requests in flight.
+    fn take_place(&mut self) -> Option<Arc<Admitted>>;
 
     /// As one of all kinds.
     fn into_answer(self) -> Answer;
@@ -114,6 +120,7 @@ impl Keep for Extracted {
             register_tokens: self.register_tokens.as_ref().map(own),
             warnings: self.warnings.clone(),
             timing: Timing::default(),
+            place: None,
             ..self.clone()
         }
     }
@@ -136,6 +143,7 @@ impl Keep for Extracted {
             l2_normalize: _,
             warnings,
             timing: _,
+            place: _,
         } = self;
         let tokens = [cls_token, register_tokens].into_iter().flatten().map(|view| size_of_val(&**view));
         size_of::<Self>() + size_of_val(&**dims) + size_of_val(&**scale) + data.len() + tokens.sum::<usize>() + texts(warnings)
@@ -156,6 +164,14 @@ impl Keep for Extracted {
 
     fn with_timing(self, timing: Timing) -> Self {
         Self { timing, ..self }
+    }
+
+    fn with_place(self, place: Option<Arc<Admitted>>) -> Self {
+        Self { place, ..self }
+    }
+
+    fn take_place(&mut self) -> Option<Arc<Admitted>> {
+        self.place.take()
     }
 
     fn into_answer(self) -> Answer {
@@ -183,6 +199,7 @@ impl Keep for Segmented {
             masks: self.masks.iter().map(own).collect(),
             features: self.features.as_ref().map(Keep::detached),
             timing: Timing::default(),
+            place: None,
             ..self.clone()
         }
     }
@@ -204,6 +221,7 @@ impl Keep for Segmented {
             features,
             warnings,
             timing: _,
+            place: _,
         } = self;
         let of_features = features.as_ref().map(|features| features.n_bytes() - size_of::<Extracted>()).unwrap_or_default();
         let of_masks = masks.iter().map(|mask| size_of::<ClassMask>() + mask_bytes(&mask.mask)).sum::<usize>();
@@ -232,6 +250,14 @@ impl Keep for Segmented {
     fn with_timing(mut self, timing: Timing) -> Self {
         self.features.iter_mut().for_each(|features| features.timing = timing);
         Self { timing, ..self }
+    }
+
+    fn with_place(self, place: Option<Arc<Admitted>>) -> Self {
+        Self { place, ..self }
+    }
+
+    fn take_place(&mut self) -> Option<Arc<Admitted>> {
+        self.place.take()
     }
 
     fn into_answer(self) -> Answer {

@@ -31,9 +31,10 @@ pub struct Limits {
     pub max_output_values: u64,
     /// Points of one request. Default 65,536.
     pub max_points: u32,
-    /// Requests in flight, from arrival to answer. Default 256.
+    /// Requests in flight, from arrival until the answer is sent. Default 256.
     pub max_in_flight: u64,
-    /// Memory of the requests in flight (image, pixels, model input and map), in bytes. Default 2 GiB.
+    /// Memory of the requests in flight (image, pixels, model input and map), in bytes; an answer that its client reads slowly keeps all of it
+    /// until it is sent. Default 2 GiB.
     pub max_in_flight_bytes: u64,
     /// Part of the two above that one tenant may use, in percent. Default 75.
     pub max_tenant_percent: u32,

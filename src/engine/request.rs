@@ -7,7 +7,7 @@ use tokio::time::Instant;
 
 use crate::{
     batch::Caller,
-    engine::{LoadedModel, Timing},
+    engine::{Admitted, LoadedModel, Timing},
     manifest::{Facet, Interpolation, ResizePolicy, Tap},
     postprocess::{DType, Encoded, Layout},
     preprocess::{Geometry, Rect},
@@ -188,4 +188,6 @@ pub struct Extracted {
     pub warnings: Vec<String>,
     /// Where the time went.
     pub timing: Timing,
+    /// Its place among the requests in flight, for as long as the answer is; none, when it is part of another answer.
+    pub place: Option<Arc<Admitted>>,
 }

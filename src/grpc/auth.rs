@@ -29,7 +29,7 @@ use crate::{
 /// The other way to show a token.
 const API_KEY: &str = "x-api-key";
 /// Calls that need no token: probes have none.
-const HEALTH: &str = "/grpc.health.v1.Health/";
+pub(super) const HEALTH: &str = "/grpc.health.v1.Health/";
 
 /// Authentication of callers.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -3,7 +3,9 @@
 //! # Design
 //! A connection ends by itself in three ways. At its age it is told to go (GOAWAY), so that clients behind a balancer spread over new
 //! servers; ages differ by a tenth, lest all come back at once. Without a byte in either direction for the idle time it is dropped. And
-//! hyper ends one whose peer resets streams faster than they are served (CVE-2023-44487) or sends longer headers than allowed.
+//! hyper ends one whose peer breaks a bound (GOAWAY, ENHANCE_YOUR_CALM): streams that are reset before they are served (CVE-2023-44487), streams
+//! that must be reset for their errors, header blocks that never end (CVE-2024-27316), empty frames. Pings and settings must be answered before
+//! more is read, so a flood of them is slowed by its own answers: it costs time of this connection's task, and no memory.
 
 use std::{
     hash::{BuildHasher as _, RandomState},
@@ -11,8 +13,9 @@ use std::{
 };
 
 use axum::Router;
+use hyper::body::Incoming;
 use hyper_util::{
-    rt::{TokioExecutor, TokioIo, TokioTimer},
+    rt::{TokioIo, TokioTimer},
     server::conn::auto,
     service::TowerToHyperService,
 };
@@ -22,10 +25,13 @@ use tokio::{
     sync::{OwnedSemaphorePermit, watch},
     time::{sleep, timeout},
 };
+use tower::ServiceExt as _;
 use tracing::debug;
 
 use crate::grpc::{
     GrpcConfig,
+    arriving::OfConnection,
+    calls::CallExecutor,
     tls::Tls,
     watched::{Activity, Watched},
 };
@@ -33,14 +39,20 @@ use crate::grpc::{
 /// How long the headers of an HTTP/1.1 request may take, and how long such a connection may idle.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// Streams that a peer may have reset before they were accepted. h2's default, stated because it is the bound on rapid resets.
+const MAX_PENDING_RESETS: usize = 20;
+/// Streams that may be reset for errors of a peer in the life of a connection. A client that makes no errors causes none; h2's default is 1024.
+const MAX_ERROR_RESETS: usize = 128;
+
 /// Resolves once the drain has begun; a dropped sender counts as begun.
 pub(super) async fn turned_true(draining: &mut watch::Receiver<bool>) {
     let _sender_gone = draining.wait_for(|draining| *draining).await;
 }
 
 /// HTTP/2, and HTTP/1.1 where browsers are answered: without TLS they speak nothing else.
-fn protocols(config: &GrpcConfig) -> auto::Builder<TokioExecutor> {
-    let builder = auto::Builder::new(TokioExecutor::new());
+fn protocols(config: &GrpcConfig) -> auto::Builder<CallExecutor> {
+    let limit = (config.send_timeout_s > 0).then(|| Duration::from_secs(config.send_timeout_s));
+    let builder = auto::Builder::new(CallExecutor { limit });
     let mut builder = if config.web.enabled { builder } else { builder.http2_only() };
     builder.http1().timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT);
     builder
@@ -52,6 +64,8 @@ fn protocols(config: &GrpcConfig) -> auto::Builder<TokioExecutor> {
         .max_send_buf_size(config.send_buffer_bytes)
         .max_concurrent_streams(config.max_streams_per_connection)
         .max_header_list_size(config.max_header_bytes)
+        .max_pending_accept_reset_streams(MAX_PENDING_RESETS)
+        .max_local_error_reset_streams(MAX_ERROR_RESETS)
         .keep_alive_interval((config.keepalive_s > 0).then(|| Duration::from_secs(config.keepalive_s)))
         .keep_alive_timeout(Duration::from_secs(config.keepalive_timeout_s));
     builder
@@ -60,7 +74,7 @@ fn protocols(config: &GrpcConfig) -> auto::Builder<TokioExecutor> {
 /// What every connection is served under.
 #[derive(Clone)]
 pub(super) struct Terms {
-    builder: auto::Builder<TokioExecutor>,
+    builder: auto::Builder<CallExecutor>,
     tls: Option<Tls>,
     /// Longest silence.
     idle: Option<Duration>,
@@ -124,6 +138,11 @@ async fn serve<S>(terms: &Terms, stream: S, app: Router, mut draining: watch::Re
 where
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
+    let arriving = OfConnection::default();
+    let app = app.map_request(move |mut request: http::Request<Incoming>| {
+        request.extensions_mut().insert(arriving.clone());
+        request
+    });
     let serving = terms.builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(app));
     tokio::pin!(serving);
     let ended = tokio::select! {

@@ -11,7 +11,10 @@ use tracing::{Instrument as _, Span};
 
 use crate::{
     engine::{Clock, Engine},
-    grpc::stream::{self as bidirectional, Exchange, OnFailure},
+    grpc::{
+        sent::Held,
+        stream::{self as bidirectional, Exchange, OnFailure},
+    },
 };
 
 /// Messages of a bidirectional call that wait for the client to read them.
@@ -35,8 +38,10 @@ pub(super) fn converse<X: Exchange>(
     let (outbound, answers) = mpsc::channel(OUTBOUND_MESSAGES);
     let call = bidirectional::serve::<X>(Arc::clone(engine), request.into_inner(), outbound, clock, on_failure);
     let task = AbortOnDropHandle::new(tokio::spawn(call.instrument(Span::current())));
-    Box::pin(stream::unfold((ReceiverStream::new(answers), task), |(mut answers, task)| async move {
-        let answer = futures_util::StreamExt::next(&mut answers).await?;
-        Some((answer, (answers, task)))
+    Box::pin(stream::unfold((ReceiverStream::new(answers), task, Held::default()), |(mut answers, task, sent)| async move {
+        // Asked for the next message, so the one before is with the connection.
+        drop(sent);
+        let (answer, held) = futures_util::StreamExt::next(&mut answers).await?;
+        Some((answer, (answers, task, held)))
     }))
 }

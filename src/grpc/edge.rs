@@ -1,17 +1,21 @@
-//! The outermost layer of every call: starts the clock, reads whose call it is, opens the span, words the refusal of oversized messages,
-//! and sends what answers carry behind their messages.
+//! The outermost layer of every call: starts the clock, reads whose call it is, opens the span, which lasts until the answer is sent, words
+//! the refusal of oversized messages, sends what answers carry behind their messages, and has both bodies watched.
 
-use std::{fmt::Display, str::FromStr, time::Duration};
+use std::{fmt::Display, str::FromStr, sync::Arc, time::Duration};
 
-use axum::{extract::Request, middleware::Next, response::Response};
+use axum::{
+    extract::{Request, State},
+    middleware::Next,
+    response::Response,
+};
 use http::{HeaderMap, HeaderValue};
 use tokio::time::Instant;
 use tracing::{Instrument as _, Span, field, info_span};
 
 use crate::{
     engine::{Caller, Clock, InferError},
-    grpc::{status::status, tail},
-    telemetry::record,
+    grpc::{arriving::Arriving, sent, status::status, tail, traced},
+    telemetry::{RpcSpan, record},
 };
 
 /// Longest deadline that is honoured; a larger one counts as none.
@@ -28,27 +32,36 @@ const INVALID_ARGUMENT: HeaderValue = HeaderValue::from_static("3");
 const UNREADABLE: &str = "failed%20to%20decode%20Protobuf%20message";
 
 /// Runs one call.
-pub async fn edge(mut request: Request, next: Next) -> Response {
-    let arrived = Instant::now();
-    let deadline = timeout(request.headers()).filter(|timeout| *timeout < MAX_TIMEOUT).map(|timeout| arrived + timeout);
+pub(super) async fn edge(State(arriving): State<Arc<Arriving>>, request: Request, next: Next) -> Response {
     let span = span(&request);
-    let caller = match caller(request.headers()) {
-        Ok(caller) => caller,
-        Err(error) => return span.in_scope(|| status(&error)).into_http(),
-    };
-    request.extensions_mut().insert(Clock { arrived, deadline, caller });
-    let _in_flight = record::call_began();
-    let mut response = next.run(request).instrument(span).await;
-    explain_codec(response.headers_mut());
-    tail::append(response)
-}
-
-fn span(request: &Request) -> Span {
-    let span = info_span!("request", rpc = request.uri().path(), trace_id = field::Empty, parent_id = field::Empty);
+    let rpc = traced::begin(&span, &request);
     if let Some((trace_id, parent_id)) = traceparent(request.headers()) {
         span.record("trace_id", trace_id).record("parent_id", parent_id);
+    } else if let Some(trace_id) = rpc.as_ref().and_then(RpcSpan::trace_id) {
+        span.record("trace_id", trace_id);
     }
-    span
+    let response = answer(arriving.watch(request), next).instrument(span).await;
+    traced::until_sent(response, rpc)
+}
+
+/// The span of a call, in the log and in traces.
+fn span(request: &Request) -> Span {
+    let rpc = request.uri().path();
+    info_span!("request", rpc, trace_id = field::Empty, parent_id = field::Empty, otel.kind = field::Empty)
+}
+
+async fn answer(mut request: Request, next: Next) -> Response {
+    let arrived = Instant::now();
+    let deadline = timeout(request.headers()).filter(|timeout| *timeout < MAX_TIMEOUT).map(|timeout| arrived + timeout);
+    let caller = match caller(request.headers()) {
+        Ok(caller) => caller,
+        Err(error) => return status(&error).into_http(),
+    };
+    request.extensions_mut().insert(Clock { arrived, deadline, caller });
+    let in_flight = record::call_began();
+    let mut response = next.run(request).await;
+    explain_codec(response.headers_mut());
+    sent::watch(tail::append(response), in_flight)
 }
 
 /// Tenant and priority of a call.

@@ -3,7 +3,7 @@
 use std::{iter, sync::Arc};
 
 use crate::{
-    engine::{Clock, Engine, Extracted, InferError, Segmented},
+    engine::{Admitted, Clock, Engine, Extracted, InferError, Segmented},
     grpc::pb::v1 as pb,
     grpc::{
         answer,
@@ -38,6 +38,10 @@ impl Exchange for Features {
 
     fn observe(clock: Clock, outcome: &Result<Self::Done, InferError>) {
         observe("ExtractStream", clock, outcome.as_ref().map(|done| &done.timing));
+    }
+
+    fn places(done: &mut Self::Done) -> Vec<Arc<Admitted>> {
+        done.place.take().into_iter().collect()
     }
 
     fn messages(id: String, done: Self::Done, chunked: bool) -> Box<dyn Iterator<Item = Self::Outbound> + Send> {
@@ -75,6 +79,10 @@ impl Exchange for Masks {
 
     fn observe(clock: Clock, outcome: &Result<Self::Done, InferError>) {
         observe("SegmentStream", clock, outcome.as_ref().map(|done| &done.timing));
+    }
+
+    fn places(done: &mut Self::Done) -> Vec<Arc<Admitted>> {
+        done.place.take().into_iter().collect()
     }
 
     fn messages(id: String, done: Self::Done, chunked: bool) -> Box<dyn Iterator<Item = Self::Outbound> + Send> {

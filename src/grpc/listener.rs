@@ -56,6 +56,13 @@ pub struct GrpcConfig {
     pub max_connection_age_s: u64,
     /// Seconds that calls may still take then. Default 300.
     pub max_connection_age_grace_s: u64,
+    /// Bytes of requests that have begun and not ended to arrive, in all; a quarter of it on one connection, but always one message.
+    /// Default 1 GiB.
+    pub max_arriving_bytes: usize,
+    /// Seconds that one message may take from its first byte to its last; 0: for ever. Default 300.
+    pub receive_timeout_s: u64,
+    /// Seconds that bytes of an answer may wait for a client that does not read, before that call is reset; 0: for ever. Default 60.
+    pub send_timeout_s: u64,
     /// Largest headers of a call, in bytes. Default 16 KiB.
     pub max_header_bytes: u32,
     /// Transport security.
@@ -82,6 +89,9 @@ impl Default for GrpcConfig {
             idle_timeout_s: 120,
             max_connection_age_s: 0,
             max_connection_age_grace_s: 300,
+            max_arriving_bytes: 1 << 30,
+            receive_timeout_s: 300,
+            send_timeout_s: 60,
             max_header_bytes: 16 << 10,
             tls: TlsConfig::default(),
             auth: AuthConfig::default(),

@@ -7,7 +7,9 @@ pub mod client;
 pub mod pb;
 
 mod answer;
+mod arriving;
 mod auth;
+mod calls;
 mod chunks;
 mod connection;
 mod converse;
@@ -22,11 +24,13 @@ mod reloaded;
 mod segment_answer;
 mod segment_chunks;
 mod segment_convert;
+mod sent;
 mod service;
 mod status;
 mod stream;
 mod tail;
 mod tls;
+mod traced;
 mod watched;
 mod web;
 
@@ -50,6 +54,7 @@ use thiserror::Error;
 use crate::{
     engine::Engine,
     grpc::{
+        arriving::Arriving,
         auth::Auth,
         kserve::KserveService,
         pb::{
@@ -135,7 +140,7 @@ pub fn router(engine: Arc<Engine>, config: &GrpcConfig) -> Result<(Router, Healt
         .add_service(health_service)
         .add_service(reflection().build_v1()?)
         .add_service(reflection().build_v1alpha()?);
-    let mut router = routes.into_axum_router().layer(middleware::from_fn(edge::edge));
+    let mut router = routes.into_axum_router().layer(middleware::from_fn_with_state(Arriving::new(config), edge::edge));
     if let Some(auth) = Auth::open(&config.auth)? {
         // Outside the edge, which reads the tenant; inside CORS, whose preliminary questions carry no token.
         router = router.layer(middleware::from_fn_with_state(auth, auth::authenticated));

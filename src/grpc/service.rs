@@ -20,6 +20,7 @@ use crate::{
         segment_answer,
         segment_chunks::SegmentChunks,
         segment_convert,
+        sent::Held,
         status::status,
         stream::OnFailure,
         tail::Tail,
@@ -82,19 +83,21 @@ impl DenseVision for DenseVisionService {
     type SegmentStreamStream = Answers<pb::SegmentStreamResponse>;
 
     async fn extract(&self, request: Request<pb::ExtractRequest>) -> Result<Response<pb::ExtractResponse>, Status> {
-        let extracted = self.extract_one("Extract", request).await?;
+        let mut extracted = self.extract_one("Extract", request).await?;
+        let held = Held::new(extracted.place.take());
         let mut message = answer::response(extracted);
         let data = mem::take(&mut message.data);
-        Ok(with_data(message, data))
+        Ok(held.until_sent(with_data(message, data)))
     }
 
     async fn extract_chunked(
         &self,
         request: Request<pb::ExtractRequest>,
     ) -> Result<Response<Self::ExtractChunkedStream>, Status> {
-        let extracted = self.extract_one("ExtractChunked", request).await?;
+        let mut extracted = self.extract_one("ExtractChunked", request).await?;
+        let held = Held::new(extracted.place.take());
         let chunks = stream::iter(Chunks::new(extracted).map(Ok));
-        Ok(Response::new(Box::pin(chunks)))
+        Ok(held.until_sent(Response::new(Box::pin(chunks))))
     }
 
     async fn extract_stream(
@@ -105,19 +108,21 @@ impl DenseVision for DenseVisionService {
     }
 
     async fn segment(&self, request: Request<pb::SegmentRequest>) -> Result<Response<pb::SegmentResponse>, Status> {
-        let segmented = self.segment_one("Segment", request).await?;
+        let mut segmented = self.segment_one("Segment", request).await?;
+        let held = Held::new(segmented.place.take());
         let mut message = segment_answer::response(segmented);
         let data = mem::take(&mut message.data);
-        Ok(with_data(message, data))
+        Ok(held.until_sent(with_data(message, data)))
     }
 
     async fn segment_chunked(
         &self,
         request: Request<pb::SegmentRequest>,
     ) -> Result<Response<Self::SegmentChunkedStream>, Status> {
-        let segmented = self.segment_one("SegmentChunked", request).await?;
+        let mut segmented = self.segment_one("SegmentChunked", request).await?;
+        let held = Held::new(segmented.place.take());
         let chunks = stream::iter(SegmentChunks::new(segmented).map(Ok));
-        Ok(Response::new(Box::pin(chunks)))
+        Ok(held.until_sent(Response::new(Box::pin(chunks))))
     }
 
     async fn segment_stream(

@@ -5,20 +5,20 @@
 //! `max_in_flight_per_stream` requests are in flight; beyond that the call is not read, and HTTP/2 flow control slows the sender.
 //! The client leaving ends the call: its tasks are aborted and their jobs leave the queue.
 
-use std::sync::Arc;
+use std::{pin::Pin, sync::Arc};
 
 use futures_util::{
     StreamExt as _,
     stream::{FuturesOrdered, FuturesUnordered},
 };
-use tokio::{sync::mpsc, task::JoinError};
+use tokio::sync::mpsc;
 use tokio_util::task::AbortOnDropHandle;
 use tonic::{Status, Streaming};
-use tracing::{Instrument as _, Span};
+use tracing::{Instrument as _, debug_span};
 
 use crate::{
-    engine::{Clock, Engine, InferError},
-    grpc::status::status,
+    engine::{Admitted, Clock, Engine, InferError},
+    grpc::{sent::Held, status::status},
 };
 
 /// Longest id of a request, in bytes.
@@ -56,6 +56,9 @@ pub(super) trait Exchange: 'static {
     /// Records what became of a request.
     fn observe(clock: Clock, outcome: &Result<Self::Done, InferError>);
 
+    /// The places of an answer among the requests in flight.
+    fn places(done: &mut Self::Done) -> Vec<Arc<Admitted>>;
+
     /// The messages of an answer: one, or with `chunked` its parts.
     fn messages(id: String, done: Self::Done, chunked: bool) -> Box<dyn Iterator<Item = Self::Outbound> + Send>;
 
@@ -63,12 +66,12 @@ pub(super) trait Exchange: 'static {
     fn failure(id: String, error: &InferError) -> Self::Outbound;
 }
 
-/// Outgoing half of a call.
-pub(super) type Outbound<X> = mpsc::Sender<Result<<X as Exchange>::Outbound, Status>>;
+/// Outgoing half of a call: messages, and what they keep until they are sent.
+pub(super) type Outbound<X> = mpsc::Sender<(Result<<X as Exchange>::Outbound, Status>, Held)>;
 
 /// An answer with the id of its request.
 type Answer<T> = (String, Result<T, InferError>);
-type Task<T> = AbortOnDropHandle<Answer<T>>;
+type Task<T> = Pin<Box<dyn Future<Output = Answer<T>> + Send>>;
 
 /// What the failure of one request means for its call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -114,7 +117,7 @@ impl<T: Send + 'static> InFlight<T> {
         }
     }
 
-    async fn next(&mut self) -> Option<Result<Answer<T>, JoinError>> {
+    async fn next(&mut self) -> Option<Answer<T>> {
         match self {
             Self::Ordered(tasks) => tasks.next().await,
             Self::Unordered(tasks) => tasks.next().await,
@@ -153,12 +156,11 @@ pub(super) async fn serve<X: Exchange>(
                 Ok(None) => reading = false,
                 Err(status) => {
                     // The client broke the call off or sent something that is no message.
-                    let _gone = outbound.send(Err(status)).await;
+                    let _gone = outbound.send((Err(status), Held::default())).await;
                     return;
                 }
             },
             Some(answer) = next_answer(&mut in_flight), if n_in_flight > 0 => {
-                let answer = answer.unwrap_or_else(|error| (String::new(), Err(InferError::internal("answering a request", error))));
                 if send::<X>(&outbound, answer, options.chunked, on_failure).await.is_err() {
                     return;
                 }
@@ -167,7 +169,7 @@ pub(super) async fn serve<X: Exchange>(
     }
 }
 
-async fn next_answer<T: Send + 'static>(in_flight: &mut Option<InFlight<T>>) -> Option<Result<Answer<T>, JoinError>> {
+async fn next_answer<T: Send + 'static>(in_flight: &mut Option<InFlight<T>>) -> Option<Answer<T>> {
     in_flight.as_mut()?.next().await
 }
 
@@ -175,17 +177,21 @@ fn start<X: Exchange>(engine: &Arc<Engine>, opened: Opened<X::Request>, call: Cl
     let engine = Arc::clone(engine);
     let clock = Clock { arrived: tokio::time::Instant::now(), ..call };
     let Opened { mut id, request, .. } = opened;
+    // Of many on one call.
+    let span = debug_span!("message");
+    let too_long = (id.len() > MAX_ID_BYTES).then(|| format!("has {} bytes, the limit is {MAX_ID_BYTES}", id.len()));
+    if too_long.is_some() {
+        id = id.chars().take(MAX_ID_BYTES / 4).collect();
+    }
     let work = async move {
-        let outcome = if id.len() > MAX_ID_BYTES {
-            let message = format!("has {} bytes, the limit is {MAX_ID_BYTES}", id.len());
-            id = id.chars().take(MAX_ID_BYTES / 4).collect();
-            Err(InferError::invalid("id", message))
-        } else {
-            answer_one::<X>(engine, request, clock).await
-        };
-        (id, outcome)
+        match too_long {
+            Some(message) => Err(InferError::invalid("id", message)),
+            None => answer_one::<X>(engine, request, clock).await,
+        }
     };
-    AbortOnDropHandle::new(tokio::spawn(work.instrument(Span::current())))
+    let task = AbortOnDropHandle::new(tokio::spawn(work.instrument(span)));
+    // A request whose task panicked is answered too, by its id.
+    Box::pin(async move { (id, task.await.unwrap_or_else(|error| Err(InferError::internal("answering a request", error)))) })
 }
 
 async fn answer_one<X: Exchange>(engine: Arc<Engine>, request: Option<X::Request>, clock: Clock) -> Result<X::Done, InferError> {
@@ -206,15 +212,59 @@ async fn send<X: Exchange>(
     let gone = |_unsent| mpsc::error::SendError(());
     match outcome {
         Err(error) if on_failure == OnFailure::End => {
-            outbound.send(Err(status(&error))).await.map_err(gone)?;
+            outbound.send((Err(status(&error)), Held::default())).await.map_err(gone)?;
             Err(mpsc::error::SendError(()))
         }
-        Err(error) => outbound.send(Ok(X::failure(id, &error))).await.map_err(gone),
-        Ok(done) => {
+        Err(error) => outbound.send((Ok(X::failure(id, &error)), Held::default())).await.map_err(gone),
+        Ok(mut done) => {
+            let held = Held::new(X::places(&mut done));
             for message in X::messages(id, done, chunked) {
-                outbound.send(Ok(message)).await.map_err(gone)?;
+                outbound.send((Ok(message), held.clone())).await.map_err(gone)?;
             }
             Ok(())
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::Limits;
+
+    /// A call whose requests all panic.
+    struct Panics;
+
+    impl Exchange for Panics {
+        type Inbound = ();
+        type Outbound = ();
+        type Request = ();
+        type Done = ();
+
+        fn open((): ()) -> Opened<()> {
+            Opened { id: "7".into(), in_order: false, chunked: false, request: Some(()) }
+        }
+
+        async fn answer(_engine: Arc<Engine>, (): (), _clock: Clock) -> Result<(), InferError> {
+            panic!("boom")
+        }
+
+        fn observe(_clock: Clock, _outcome: &Result<(), InferError>) {}
+
+        fn places((): &mut ()) -> Vec<Arc<Admitted>> {
+            Vec::new()
+        }
+
+        fn messages(_id: String, (): (), _chunked: bool) -> Box<dyn Iterator<Item = ()> + Send> {
+            Box::new(std::iter::empty())
+        }
+
+        fn failure(_id: String, _error: &InferError) {}
+    }
+
+    #[tokio::test]
+    async fn a_request_that_panics_is_answered_by_its_id() {
+        let engine = Arc::new(Engine::new(String::new(), Limits::default(), 1));
+        let (id, outcome) = start::<Panics>(&engine, Panics::open(()), Clock::unlimited()).await;
+        assert!(id == "7" && matches!(outcome, Err(InferError::Internal { .. })), "{outcome:?}");
     }
 }

@@ -1,14 +1,17 @@
-//! Logs and metrics. A leaf: knows nothing of requests beyond the numbers it is given.
+//! Logs, metrics and traces. A leaf: knows nothing of requests beyond the numbers it is given.
 
 pub mod record;
+mod trace;
 
 use std::io::{self, IsTerminal as _};
 
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
-use tracing_subscriber::{EnvFilter, fmt, fmt::format::FmtSpan, util::TryInitError};
-use tracing_subscriber::{filter::ParseError, util::SubscriberInitExt as _};
+use tracing_subscriber::{EnvFilter, Layer as _, Registry, fmt, fmt::format::FmtSpan, layer::SubscriberExt as _};
+use tracing_subscriber::{filter::ParseError, util::SubscriberInitExt as _, util::TryInitError};
+
+pub use trace::{RpcSpan, TraceConfig, TraceError, Traces};
 
 /// Form of the log.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -27,13 +30,14 @@ pub enum LogFormat {
 pub struct LogConfig {
     /// Form of the log. Default `text`.
     pub format: LogFormat,
-    /// Filter in the syntax of tracing's `EnvFilter`. Default `info`; `densevit=debug` shows the stages of each request.
+    /// Filter in the syntax of tracing's `EnvFilter`; `densevit=debug` shows the stages of each request. Default `info,ort=warn,h2=error`:
+    /// the HTTP/2 library warns of each frame of a kind that any peer can send at will.
     pub filter: String,
 }
 
 impl Default for LogConfig {
     fn default() -> Self {
-        Self { format: LogFormat::Text, filter: "info,ort=warn".into() }
+        Self { format: LogFormat::Text, filter: "info,ort=warn,h2=error".into() }
     }
 }
 
@@ -52,27 +56,33 @@ pub enum TelemetryError {
     /// A subscriber is there already.
     #[error("cannot install the log subscriber")]
     Install(#[source] TryInitError),
+    /// Traces cannot be sent as configured.
+    #[error(transparent)]
+    Trace(#[from] TraceError),
     /// The metrics registry could not be built.
     #[error("cannot set up metrics")]
     Metrics(#[source] BuildError),
 }
 
-/// Sends logs to standard error from now on.
+/// Sends logs to standard error from now on, and traces to a collector, if that is configured: then a tokio runtime must be around this.
 ///
 /// # Errors
-/// For a filter that does not parse, and when called twice.
-pub fn init_logs(config: &LogConfig) -> Result<(), TelemetryError> {
+/// For a filter that does not parse, traces that cannot be sent as configured, and when called twice.
+pub fn init(log: &LogConfig, trace: &TraceConfig) -> Result<Traces, TelemetryError> {
+    let (spans, traces) = trace::layer(trace)?;
     let filter =
-        EnvFilter::try_new(&config.filter).map_err(|source| TelemetryError::Filter { filter: config.filter.clone(), source })?;
+        EnvFilter::try_new(&log.filter).map_err(|source| TelemetryError::Filter { filter: log.filter.clone(), source })?;
     // Closing a span says how long its stage took (`busy` and `idle`), at debug level and above only.
-    let timed = config.filter.contains("debug") || config.filter.contains("trace");
+    let timed = log.filter.contains("debug") || log.filter.contains("trace");
     let events = if timed { FmtSpan::CLOSE } else { FmtSpan::NONE };
-    let builder = fmt().with_env_filter(filter).with_writer(io::stderr).with_span_events(events);
-    match config.format {
-        LogFormat::Text => builder.with_ansi(io::stderr().is_terminal()).finish().try_init(),
-        LogFormat::Json => builder.json().finish().try_init(),
-    }
-    .map_err(TelemetryError::Install)
+    let lines = fmt::layer().with_writer(io::stderr).with_span_events(events);
+    let lines = match log.format {
+        LogFormat::Text => lines.with_ansi(io::stderr().is_terminal()).boxed(),
+        LogFormat::Json => lines.json().boxed(),
+    };
+    // Each layer has its own filter: what is traced does not depend on what is logged.
+    Registry::default().with(spans).with(lines.with_filter(filter)).try_init().map_err(TelemetryError::Install)?;
+    Ok(traces)
 }
 
 /// Collects metrics from now on; the handle renders them in Prometheus' text format. Later calls return the first handle.

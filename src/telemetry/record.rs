@@ -27,6 +27,7 @@ const SHARED: &str = "densevit_cache_coalesced_total";
 const EVICTIONS: &str = "densevit_cache_evictions_total";
 const CACHE_BYTES: &str = "densevit_cache_bytes";
 const CACHE_ENTRIES: &str = "densevit_cache_entries";
+const SPANS: &str = "densevit_spans_total";
 
 /// How an image was answered with a cache there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,6 +61,12 @@ pub fn describe() {
     );
     describe_gauge!(CACHE_BYTES, Unit::Bytes, "Memory of the answers in the cache.");
     describe_gauge!(CACHE_ENTRIES, Unit::Count, "Answers in the cache.");
+    describe_counter!(SPANS, Unit::Count, "Spans of traces, by outcome: sent, failed, dropped.");
+}
+
+/// Spans of traces left this process, or did not: "sent", "failed" (the collector did not take them), "dropped" (the queue was full).
+pub fn spans(outcome: &'static str, n_spans: u64) {
+    counter!(SPANS, "outcome" => outcome).increment(n_spans);
 }
 
 /// A request was answered: with the time of its stages, or with the label of an error.

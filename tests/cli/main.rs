@@ -4,6 +4,8 @@
 
 mod calibrate;
 mod client_commands;
+mod collector;
+mod full_disk;
 mod import;
 mod load;
 mod rolling;
@@ -11,3 +13,4 @@ mod segment;
 mod serve;
 mod shards;
 mod support;
+mod traces;

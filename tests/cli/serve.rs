@@ -70,3 +70,38 @@ fn a_required_gpu_that_is_not_there_stops_the_start() {
     let error = run(&["serve", "--listen", "127.0.0.1:0", "--no-admin", "--models", models, "--config", config]).expect_failure();
     assert!(error.contains("cuda is required"), "{error}");
 }
+
+#[test]
+fn a_peer_cannot_fill_the_log() {
+    let mut serving = {
+        let mut command = densevit();
+        command.args(["serve", "--listen", "127.0.0.1:0", "--no-admin", "--models"]).arg(models());
+        Serving::start_as(command.stderr(Stdio::piped()))
+    };
+    let mut log = serving.child.stderr.take().unwrap();
+    let reading = std::thread::spawn(move || {
+        let mut text = String::new();
+        std::io::Read::read_to_string(&mut log, &mut text).unwrap();
+        text
+    });
+    let mut peer = std::net::TcpStream::connect(&serving.address).unwrap();
+    // HTTP/2: preface, settings, answers to pings that were never sent, and one ping that is.
+    let frame = |kind: u8, flags: u8, payload: &[u8]| {
+        [&[0, 0, u8::try_from(payload.len()).unwrap(), kind, flags, 0, 0, 0, 0], payload].concat()
+    };
+    let mut sent = [b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec(), frame(4, 0, &[])].concat();
+    (0..1000).for_each(|_| sent.extend(frame(6, 1, &[7; 8])));
+    sent.extend(frame(6, 0, b"the last"));
+    std::io::Write::write_all(&mut peer, &sent).unwrap();
+    let mut answer = Vec::new();
+    while !answer.windows(8).any(|part| part == b"the last") {
+        let mut part = [0; 256];
+        let n_bytes = std::io::Read::read(&mut peer, &mut part).unwrap();
+        assert!(n_bytes > 0, "the server reads on");
+        answer.extend_from_slice(&part[..n_bytes]);
+    }
+    serving.signal("-TERM");
+    assert_eq!(serving.child.wait().unwrap().code(), Some(0));
+    let log = reading.join().unwrap();
+    assert!(!log.contains("PING"), "{log}");
+}

@@ -43,7 +43,9 @@ impl Outcome {
 pub fn densevit() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_densevit"));
     command.current_dir(env!("CARGO_MANIFEST_DIR"));
-    std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("DENSEVIT__")).for_each(|(name, _)| {
+    let configures =
+        |name: &std::ffi::OsStr| ["DENSEVIT__", "OTEL_"].iter().any(|prefix| name.to_string_lossy().starts_with(prefix));
+    std::env::vars_os().filter(|(name, _)| configures(name)).for_each(|(name, _)| {
         command.env_remove(name);
     });
     command

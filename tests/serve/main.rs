@@ -2,10 +2,13 @@
 
 #![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
+mod abuse;
 mod bidirectional;
 mod cache;
 mod chunked;
 mod errors;
+mod faults;
+mod frames;
 mod kserve;
 mod lifecycle;
 mod options;

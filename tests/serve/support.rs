@@ -86,6 +86,11 @@ impl TestServer {
         waited.unwrap_or_else(|_elapsed| panic!("{} requests in flight after a minute", self.engine.n_in_flight()));
     }
 
+    /// Ends the executors of all models under the requests that they have.
+    pub async fn end_executors(&self) {
+        self.engine.drain(Duration::ZERO).await;
+    }
+
     pub async fn stop(self) {
         let _already_gone = self.stop.send(());
         self.task.await.expect("the server ends without a panic");

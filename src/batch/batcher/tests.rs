@@ -1,5 +1,5 @@
 //! The rules of time, with a paused clock. Executors are async tasks that "run" by sleeping, so every duration is exact.
-#![expect(clippy::unwrap_used, reason = "tests")]
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
 
 use std::sync::{Mutex, atomic::AtomicUsize, atomic::Ordering};
 
@@ -390,4 +390,73 @@ async fn a_run_that_nobody_waits_for_is_stopped() {
     }
     lone.abort();
     assert!(batcher.drain(Duration::from_secs(5)).await, "the run ends although nothing but the stop ends it");
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_workers_jobs_are_refused_instead_of_waiting_for_ever() {
+    let (batcher, scheduler, ends) = wire::<Doubler>(config(), 1, Arc::new(|_| 1.0), Arc::new(()));
+    tokio::spawn(scheduler.run());
+    let waiting = tokio::spawn({
+        let batcher = batcher.clone();
+        async move { batcher.submit(job('a', 1, 10)).await }
+    });
+    settle().await;
+    assert_eq!(batcher.load().n_jobs, 1);
+    drop(ends);
+    assert!(matches!(waiting.await.unwrap(), Err(BatchError::Closed)));
+    let later = timeout(Duration::from_secs(3600), batcher.submit(job('a', 2, 10))).await;
+    assert!(matches!(later, Ok(Err(BatchError::Closed))), "{later:?}");
+    assert_eq!(batcher.load(), Load::default());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_worker_that_vanishes_with_its_batch_tells_the_callers() {
+    let (batcher, scheduler, mut ends) = wire::<Doubler>(config(), 1, Arc::new(|_| 1.0), Arc::new(()));
+    tokio::spawn(scheduler.run());
+    let mut end = ends.pop().unwrap();
+    end.idle.send(end.worker_idx).await.unwrap();
+    let [running, waiting] = ['a', 'b'].map(|key| {
+        let batcher = batcher.clone();
+        tokio::spawn(async move { batcher.submit(job(key, 1, 10)).await })
+    });
+    let batch = end.batches.recv().await.unwrap();
+    settle().await;
+    drop((batch, end));
+    assert!(matches!(running.await.unwrap(), Err(BatchError::Lost)));
+    assert!(matches!(waiting.await.unwrap(), Err(BatchError::Closed)));
+}
+
+/// Panics where nothing is expected to: when it hears of a run.
+#[derive(Default)]
+struct Shaky(AtomicUsize);
+
+impl Observer for Shaky {
+    fn ran(&self, _: &dyn Debug, _: usize, _: Option<Duration>, _: Duration, _: Duration) {
+        assert!(self.0.fetch_add(1, Ordering::Relaxed) % 2 == 1, "shaky");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn under_load_every_job_is_answered_although_runs_fail_and_panic() {
+    for observer in [Arc::new(()) as Arc<dyn Observer>, Arc::new(Shaky::default())] {
+        let runners = vec![Doubler::default(), Doubler::default()];
+        let batcher = Batcher::start(BatchConfig { max_queue_count: 1000, ..config() }, runners, |_| 1.0, observer).unwrap();
+        let callers: Vec<_> = (0..300)
+            .map(|n| {
+                let input = [n, POISON, n, n, BOMB, n, n][n as usize % 7];
+                let batcher = batcher.clone();
+                tokio::spawn(async move { (input, batcher.submit(job('a', input, 10)).await) })
+            })
+            .collect();
+        for caller in callers {
+            let (input, outcome) = timeout(Duration::from_secs(60), caller).await.expect("nobody waits for ever").unwrap();
+            match outcome {
+                Ok(done) => assert_eq!(done.output, 2 * input),
+                Err(BatchError::Failed(_)) => assert!(input == POISON || input == BOMB, "{input} failed for another"),
+                Err(error) => panic!("{error:?}"),
+            }
+        }
+        assert!(batcher.drain(Duration::from_secs(5)).await, "no place is lost");
+        assert_eq!(batcher.load(), Load::default());
+    }
 }

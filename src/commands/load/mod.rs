@@ -11,13 +11,14 @@ mod objective;
 mod profile;
 mod report;
 
-use std::{fs, path::PathBuf};
+use std::path::PathBuf;
 
 use anyhow::{Context as _, bail, ensure};
 use clap::Args;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    arrays::write_atomically,
     commands::{
         access::AccessArgs,
         load::{
@@ -100,7 +101,8 @@ pub fn run(args: &LoadArgs) -> anyhow::Result<()> {
     let report = Report::new(&profile, &run);
     report.print();
     if let Some(path) = &args.output {
-        fs::write(path, serde_json::to_vec_pretty(&report.json())?).with_context(|| format!("writing {}", path.display()))?;
+        let json = serde_json::to_vec_pretty(&report.json())?;
+        write_atomically(path, &[&json]).with_context(|| format!("writing {}", path.display()))?;
         println!("wrote {}", path.display());
     }
     let missed: Vec<String> = args.objectives.iter().filter_map(|objective| objective.missed(&report)).collect();

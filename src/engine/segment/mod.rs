@@ -14,6 +14,7 @@ mod tiles;
 use std::sync::Arc;
 
 use tokio::time::Instant;
+use tracing::debug_span;
 
 pub use request::{ClassArea, ClassMask, MaskData, MaskFormat, MaskRequest, MaskSize, SegmentRequest, Segmented, WindowRequest};
 
@@ -76,7 +77,7 @@ impl Engine {
         }
         let n_bytes =
             [of_masks, of_features.unwrap_or_default()].into_iter().fold(sizes.n_bytes(&input.image), u64::saturating_add);
-        let _place = self.admit(model, clock, n_bytes)?;
+        let place_in_flight = Some(Arc::new(self.admit(model, clock, n_bytes)?));
         let (admitted, receive) = (Instant::now(), clock.arrived.elapsed());
         let Input { image, geometry, resize } = self.prepare_input(&input, &plan.recipe, clock).await?;
         let (prepared, decode) = (Instant::now(), admitted.elapsed().saturating_sub(resize));
@@ -113,6 +114,7 @@ impl Engine {
             features: extracted,
             warnings: Vec::new(),
             timing,
+            place: place_in_flight,
         })
     }
 
@@ -126,7 +128,9 @@ impl Engine {
         clock: Clock,
     ) -> Result<EncodedMasks, InferError> {
         let (model, limits) = (Arc::clone(model), self.limits().masks);
+        let encoding = debug_span!("encode");
         let work = move || {
+            let _encoding = encoding.entered();
             let specs = model.manifest().segmenter.as_ref().map(|head| head.classes.as_slice()).unwrap_or_default();
             let material = Material { scores: &scores, raster: &raster.pixels, classes: &plan.classes, specs, limits: &limits };
             encode(&material, &asked)

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::{
-    engine::{Extracted, FeatureRequest, InputRequest, LoadedModel, Timing},
+    engine::{Admitted, Extracted, FeatureRequest, InputRequest, LoadedModel, Timing},
     masks::Polygon,
     preprocess::{Geometry, Rect},
 };
@@ -161,4 +161,6 @@ pub struct Segmented {
     pub warnings: Vec<String>,
     /// Where the time went.
     pub timing: Timing,
+    /// Its place among the requests in flight, for as long as the answer is.
+    pub place: Option<Arc<Admitted>>,
 }

@@ -3,7 +3,7 @@
 use std::{iter, mem, sync::Arc};
 
 use crate::{
-    engine::{Clock, Engine, InferError},
+    engine::{Admitted, Clock, Engine, InferError},
     grpc::{
         kserve::{
             answer::flag,
@@ -38,6 +38,10 @@ impl Exchange for Infer {
 
     fn observe(clock: Clock, outcome: &Result<Self::Done, InferError>) {
         observe("ModelStreamInfer", clock, outcome.as_ref().map(|done| &done.timing));
+    }
+
+    fn places(done: &mut Self::Done) -> Vec<Arc<Admitted>> {
+        mem::take(&mut done.places)
     }
 
     fn messages(id: String, done: Self::Done, _chunked: bool) -> Box<dyn Iterator<Item = Self::Outbound> + Send> {

@@ -6,8 +6,8 @@ use bytes::Bytes;
 
 use crate::{
     engine::{
-        Caller, Clock, Engine, ExtractRequest, FeatureRequest, ImageSource, InferError, InputRequest, LoadedModel, MaskFormat,
-        MaskRequest, ModelSelector, SegmentRequest, Timing,
+        Admitted, Caller, Clock, Engine, ExtractRequest, FeatureRequest, ImageSource, InferError, InputRequest, LoadedModel,
+        MaskFormat, MaskRequest, ModelSelector, SegmentRequest, Timing,
     },
     grpc::{
         kserve::{
@@ -32,6 +32,8 @@ pub(in crate::grpc) struct Inferred {
     /// The contents of each output, one part an image.
     pub(in crate::grpc) contents: Vec<Vec<Bytes>>,
     pub(in crate::grpc) timing: Timing,
+    /// Of its images among the requests in flight.
+    pub(in crate::grpc) places: Vec<Arc<Admitted>>,
 }
 
 impl Inferred {
@@ -66,14 +68,14 @@ pub(super) async fn infer(engine: &Arc<Engine>, request: pb::ModelInferRequest, 
         return Err(InferError::invalid("id", format!("has {} bytes, the limit is {MAX_ID_BYTES}", id.len())));
     }
     let job = Job::new(engine, request, clock)?;
-    let tensors = if job.outputs.iter().any(|output| output.is_of_masks()) {
+    let (tensors, places) = if job.outputs.iter().any(|output| output.is_of_masks()) {
         job.segment(engine).await?
     } else {
         job.extract(engine).await?
     };
     let timing = tensors.timing;
     let (response, contents) = answer::response(id, &job.outputs, &tensors)?;
-    Ok(Inferred { response, contents, timing })
+    Ok(Inferred { response, contents, timing, places })
 }
 
 impl Job {
@@ -87,15 +89,17 @@ impl Job {
         Ok(Self { model, outputs, images, parameters, clock })
     }
 
-    async fn extract(&self, engine: &Arc<Engine>) -> Result<Tensors, InferError> {
+    async fn extract(&self, engine: &Arc<Engine>) -> Result<(Tensors, Vec<Arc<Admitted>>), InferError> {
         let features = self.features();
         let request = |image: &ImageSource| ExtractRequest { input: self.input(image), features: features.clone() };
         let requests = self.images.sources.iter().map(request).collect();
         let done = engine.extract_group(&self.model, requests, self.clock).await;
-        Tensors::of_features(done.map_err(|failed| translated(failed, &self.images))?)
+        let mut done = done.map_err(|failed| translated(failed, &self.images))?;
+        let places = done.iter_mut().filter_map(|done| done.place.take()).collect();
+        Ok((Tensors::of_features(done)?, places))
     }
 
-    async fn segment(&self, engine: &Arc<Engine>) -> Result<Tensors, InferError> {
+    async fn segment(&self, engine: &Arc<Engine>) -> Result<(Tensors, Vec<Arc<Admitted>>), InferError> {
         let wants_features = self.outputs.iter().any(|output| !output.is_of_masks());
         let masks = MaskRequest {
             format: MaskFormat::Labels,
@@ -111,7 +115,9 @@ impl Job {
         };
         let requests = self.images.sources.iter().map(request).collect();
         let done = engine.segment_group(&self.model, requests, self.clock).await;
-        Tensors::of_masks(done.map_err(|failed| translated(failed, &self.images))?)
+        let mut done = done.map_err(|failed| translated(failed, &self.images))?;
+        let places = done.iter_mut().filter_map(|done| done.place.take()).collect();
+        Ok((Tensors::of_masks(done)?, places))
     }
 
     fn input(&self, image: &ImageSource) -> InputRequest {

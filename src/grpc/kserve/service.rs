@@ -19,6 +19,7 @@ use crate::{
         },
         observe::observe,
         pb::inference::{self as pb, grpc_inference_service_server::GrpcInferenceService},
+        sent::Held,
         status::status,
         stream::OnFailure,
         tail::Tail,
@@ -134,10 +135,10 @@ impl GrpcInferenceService for KserveService {
         let clock = clock(&request);
         let outcome = job::infer(&self.engine, request.into_inner(), clock).await;
         observe("ModelInfer", clock, outcome.as_ref().map(|done| &done.timing));
-        let Inferred { response, contents, .. } = outcome.map_err(|error| status(&error))?;
+        let Inferred { response, contents, places, .. } = outcome.map_err(|error| status(&error))?;
         let mut tail = Tail::new(RAW_OUTPUT_CONTENTS);
         contents.into_iter().for_each(|parts| tail.push(parts));
-        Ok(tail.behind(response))
+        Ok(Held::new(places).until_sent(tail.behind(response)))
     }
 
     async fn model_stream_infer(

@@ -11,7 +11,7 @@ use crate::{
 /// The graph tools of this program.
 pub const GRAPH_TOOLS: GraphTools = GraphTools { prune, fit_position };
 
-fn prune(onnx: &[u8], outputs: &[&str]) -> Result<Vec<u8>, Source> {
+fn prune(onnx: Vec<u8>, outputs: &[&str]) -> Result<Vec<u8>, Source> {
     Ok(prune_bytes(onnx, outputs)?)
 }
 

@@ -48,8 +48,8 @@ pub fn prune(model: &ModelProto, outputs: &[&str]) -> Result<ModelProto, OnnxErr
 ///
 /// # Errors
 /// [`OnnxError::Malformed`] for bytes that are no model, and those of [`prune`].
-pub fn prune_bytes(onnx: &[u8], outputs: &[&str]) -> Result<Vec<u8>, OnnxError> {
-    let model = ModelProto::decode(Bytes::copy_from_slice(onnx)).map_err(OnnxError::Malformed)?;
+pub fn prune_bytes(onnx: Vec<u8>, outputs: &[&str]) -> Result<Vec<u8>, OnnxError> {
+    let model = ModelProto::decode(Bytes::from(onnx)).map_err(OnnxError::Malformed)?;
     Ok(prune(&model, outputs)?.encode_to_vec())
 }
 

@@ -1,7 +1,14 @@
-//! A graph in memory: the bytes of its file, and how to cut them to what a session serves.
+//! A graph's file, and how to cut it to what a session serves.
+//!
+//! # Design
+//! The file is held open and read again for each session, of which there are a few in the life of a model: kept in memory it would
+//! cost as much as the weights of a session once more. An open file stays readable when its folder is replaced or removed. A memory map
+//! would be as frugal, but a file that somebody cuts short would end the process.
 
 use std::{
-    fs,
+    fs::{self, File},
+    io,
+    os::unix::fs::FileExt as _,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -9,12 +16,33 @@ use std::{
 use super::error::{RuntimeError, Source};
 
 /// Serialised model and names of outputs to serialised model.
-pub type Prune = fn(onnx: &[u8], outputs: &[&str]) -> Result<Vec<u8>, Source>;
+pub type Prune = fn(onnx: Vec<u8>, outputs: &[&str]) -> Result<Vec<u8>, Source>;
 
-/// A graph's file in memory.
+/// Where the bytes of a graph are.
+enum Onnx {
+    Memory(Vec<u8>),
+    File { file: File, n_bytes: usize },
+}
+
+impl Onnx {
+    /// # Errors
+    /// The file cannot be read, or has become shorter.
+    fn bytes(&self) -> io::Result<Vec<u8>> {
+        match self {
+            Self::Memory(bytes) => Ok(bytes.clone()),
+            Self::File { file, n_bytes } => {
+                let mut bytes = vec![0; *n_bytes];
+                file.read_exact_at(&mut bytes, 0)?;
+                Ok(bytes)
+            }
+        }
+    }
+}
+
+/// A graph's file.
 pub(super) struct GraphFile {
     pub(super) path: PathBuf,
-    onnx: Vec<u8>,
+    onnx: Onnx,
     /// External data, by file name.
     pub(super) external: Vec<(String, Arc<[u8]>)>,
     prune: Prune,
@@ -23,22 +51,30 @@ pub(super) struct GraphFile {
 impl GraphFile {
     /// A graph that is run as it is.
     pub(super) fn whole(path: PathBuf, onnx: Vec<u8>) -> Self {
-        Self { path, onnx, external: Vec::new(), prune: |onnx, _outputs| Ok(onnx.to_vec()) }
+        Self { path, onnx: Onnx::Memory(onnx), external: Vec::new(), prune: |onnx, _outputs| Ok(onnx) }
     }
 
-    /// Reads a graph and its external data from a model directory.
+    /// Opens a graph of a model directory, and reads its external data.
     pub(super) fn read(dir: &Path, file: &str, external: &[[String; 2]], prune: Prune) -> Result<Self, RuntimeError> {
         let read = |name: &str| {
             let path = dir.join(name);
             fs::read(&path).map_err(|source| RuntimeError::Read { path, source })
         };
         let external = external.iter().map(|[name, _]| Ok((name.clone(), Arc::from(read(name)?)))).collect::<Result<_, _>>()?;
-        Ok(Self { path: dir.join(file), onnx: read(file)?, external, prune })
+        let path = dir.join(file);
+        let onnx = open(&path).map_err(|source| RuntimeError::Read { path: path.clone(), source })?;
+        Ok(Self { path, onnx, external, prune })
     }
 
     /// The part of the graph that computes `outputs`, serialised.
     pub(super) fn view(&self, outputs: &[String]) -> Result<Vec<u8>, Source> {
         let names: Vec<_> = outputs.iter().map(String::as_str).collect();
-        (self.prune)(&self.onnx, &names)
+        (self.prune)(self.onnx.bytes()?, &names)
     }
+}
+
+fn open(path: &Path) -> io::Result<Onnx> {
+    let file = File::open(path)?;
+    let n_bytes = usize::try_from(file.metadata()?.len()).map_err(io::Error::other)?;
+    Ok(Onnx::File { file, n_bytes })
 }

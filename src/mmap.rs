@@ -1,4 +1,4 @@
-//! Read-only memory maps of weight files: the one file of this package with `unsafe` code.
+//! Read-only memory maps of weight files: the one file of the library with `unsafe` code.
 
 use std::{fs::File, io, path::Path};
 

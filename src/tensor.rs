@@ -2,7 +2,9 @@
 
 use std::{fmt, ops::Deref, sync::Arc};
 
-/// An image of 8-bit RGB pixels.
+use bytes::Bytes;
+
+/// An image of 8-bit RGB pixels. Clones share them, and they may be a part of a larger buffer: pixels that came in a message stay there.
 ///
 /// # Shapes
 /// - `data`: `[height, width, 3]` u8, row-major, R G B interleaved
@@ -10,13 +12,19 @@ use std::{fmt, ops::Deref, sync::Arc};
 pub struct RgbImage {
     height: u32,
     width: u32,
-    data: Vec<u8>,
+    data: Bytes,
 }
 
 impl RgbImage {
     /// Wraps `data`, or returns `None` when its length is not `height * width * 3` or a side is zero.
     #[must_use]
     pub fn new(height: u32, width: u32, data: Vec<u8>) -> Option<Self> {
+        Self::from_bytes(height, width, data.into())
+    }
+
+    /// The same of a buffer that is shared.
+    #[must_use]
+    pub fn from_bytes(height: u32, width: u32, data: Bytes) -> Option<Self> {
         let n_bytes = (height as usize).checked_mul(width as usize)?.checked_mul(3)?;
         (n_bytes > 0 && n_bytes == data.len()).then_some(Self { height, width, data })
     }
@@ -39,10 +47,10 @@ impl RgbImage {
         &self.data
     }
 
-    /// Gives the pixels away.
+    /// Gives the pixels away; copies them if somebody else holds them too.
     #[must_use]
     pub fn into_data(self) -> Vec<u8> {
-        self.data
+        self.data.into()
     }
 }
 

@@ -7,7 +7,6 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
 use futures_util::future::try_join_all;
 
 use crate::{
@@ -67,17 +66,6 @@ impl Engine {
         let slowest = outcome.as_ref().ok().and_then(|done| slowest(done.iter().map(|done| &done.timing)));
         model.statistics().request(n_images, clock.arrived.elapsed(), slowest);
         outcome
-    }
-
-    /// Puts buffers behind each other, away from the async threads; a single one is not copied.
-    ///
-    /// # Errors
-    /// [`InferError::DeadlineExceeded`].
-    pub async fn stack(&self, mut parts: Vec<Bytes>, clock: Clock) -> Result<Bytes, InferError> {
-        match parts.len() {
-            0 | 1 => Ok(parts.pop().unwrap_or_default()),
-            _ => self.cpu().run("while encoding the answer", clock.deadline, move || Bytes::from(parts.concat())).await,
-        }
     }
 
     fn check_maps(&self, model: &LoadedModel, requests: &[ExtractRequest]) -> Result<(), GroupError> {

@@ -6,17 +6,33 @@ use bytes::Bytes;
 
 use crate::{
     engine::{Extracted, Source, Timing},
-    grpc::pb::v1 as pb,
+    grpc::{
+        pb::v1 as pb,
+        tail::{Tail, Tailed},
+    },
     manifest::Facet,
     postprocess::{DType, Layout},
     tensor::F32View,
 };
 
+/// Number of the field `data`, the tensor or raster of answers.
+const DATA: u32 = 15;
+
 /// One message with the whole tensor.
 #[must_use]
-pub fn response(extracted: Extracted) -> pb::ExtractResponse {
+pub fn response(extracted: Extracted) -> Tailed<pb::ExtractResponse> {
     let header = header(&extracted);
-    pb::ExtractResponse { header: Some(header), data: extracted.tensor.data }
+    let message = pb::ExtractResponse { header: Some(header), data: Bytes::new() };
+    data(extracted.tensor.data).after(message)
+}
+
+/// The field `data`, or nothing where it is empty.
+pub(super) fn data(bytes: Bytes) -> Tail {
+    let mut tail = Tail::default();
+    if !bytes.is_empty() {
+        tail.push(DATA, [bytes]);
+    }
+    tail
 }
 
 /// Everything about an answer but the tensor.

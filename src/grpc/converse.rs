@@ -1,12 +1,12 @@
 //! What every service of the port does with its calls: finds their clock, and starts the bidirectional ones.
 
-use std::{pin::Pin, sync::Arc};
+use std::sync::Arc;
 
-use futures_util::stream::{self, Stream};
+use futures_util::stream;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::task::AbortOnDropHandle;
-use tonic::{Request, Status, Streaming};
+use tonic::{Request, Response, Streaming};
 use tracing::{Instrument as _, Span};
 
 use crate::{
@@ -14,14 +14,12 @@ use crate::{
     grpc::{
         sent::Held,
         stream::{self as bidirectional, Exchange, OnFailure},
+        tail::{Answers, behind_each},
     },
 };
 
 /// Messages of a bidirectional call that wait for the client to read them.
 const OUTBOUND_MESSAGES: usize = 2;
-
-/// A boxed stream of answers.
-pub(super) type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
 /// When the request came, as the outermost layer saw it.
 pub(super) fn clock<T>(request: &Request<T>) -> Clock {
@@ -33,12 +31,12 @@ pub(super) fn converse<X: Exchange>(
     engine: &Arc<Engine>,
     request: Request<Streaming<X::Inbound>>,
     on_failure: OnFailure,
-) -> Answers<X::Outbound> {
+) -> Response<Answers<X::Outbound>> {
     let clock = clock(&request);
     let (outbound, answers) = mpsc::channel(OUTBOUND_MESSAGES);
     let call = bidirectional::serve::<X>(Arc::clone(engine), request.into_inner(), outbound, clock, on_failure);
     let task = AbortOnDropHandle::new(tokio::spawn(call.instrument(Span::current())));
-    Box::pin(stream::unfold((ReceiverStream::new(answers), task, Held::default()), |(mut answers, task, sent)| async move {
+    behind_each(stream::unfold((ReceiverStream::new(answers), task, Held::default()), |(mut answers, task, sent)| async move {
         // Asked for the next message, so the one before is with the connection.
         drop(sent);
         let (answer, held) = futures_util::StreamExt::next(&mut answers).await?;

@@ -14,7 +14,7 @@ use tracing::{Instrument as _, Span, field, info_span};
 
 use crate::{
     engine::{Caller, Clock, InferError},
-    grpc::{arriving::Arriving, sent, status::status, tail, traced},
+    grpc::{arriving::Arriving, prefix, sent, status::status, tail, traced},
     telemetry::{RpcSpan, record},
 };
 
@@ -59,7 +59,7 @@ async fn answer(mut request: Request, next: Next) -> Response {
     };
     request.extensions_mut().insert(Clock { arrived, deadline, caller });
     let in_flight = record::call_began();
-    let mut response = next.run(request).await;
+    let mut response = next.run(request.map(prefix::alone)).await;
     explain_codec(response.headers_mut());
     sent::watch(tail::append(response), in_flight)
 }

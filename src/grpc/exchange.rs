@@ -15,8 +15,13 @@ use crate::{
         segment_convert,
         status::stream_error,
         stream::{Exchange, Opened},
+        tail::Tailed,
     },
 };
+
+/// Numbers of the fields `response` and `chunk`, of both calls.
+const RESPONSE: u32 = 2;
+const CHUNK: u32 = 3;
 
 /// `ExtractStream`.
 pub(super) struct Features;
@@ -44,13 +49,13 @@ impl Exchange for Features {
         done.place.take().into_iter().collect()
     }
 
-    fn messages(id: String, done: Self::Done, chunked: bool) -> Box<dyn Iterator<Item = Self::Outbound> + Send> {
+    fn messages(id: String, done: Self::Done, chunked: bool) -> Box<dyn Iterator<Item = Tailed<Self::Outbound>> + Send> {
         use pb::extract_stream_response::Result as Part;
-        let message = move |part| pb::ExtractStreamResponse { id: id.clone(), result: Some(part) };
+        let message = move |part| pb::ExtractStreamResponse { id: id.clone(), result: part };
         if chunked {
-            return Box::new(Chunks::new(done).map(Part::Chunk).map(message));
+            return Box::new(Chunks::new(done).map(move |part| part.inside(CHUNK, |part| message(part.map(Part::Chunk)))));
         }
-        Box::new(iter::once(message(Part::Response(answer::response(done)))))
+        Box::new(iter::once(answer::response(done).inside(RESPONSE, |whole| message(whole.map(Part::Response)))))
     }
 
     fn failure(id: String, error: &InferError) -> Self::Outbound {
@@ -85,13 +90,13 @@ impl Exchange for Masks {
         done.place.take().into_iter().collect()
     }
 
-    fn messages(id: String, done: Self::Done, chunked: bool) -> Box<dyn Iterator<Item = Self::Outbound> + Send> {
+    fn messages(id: String, done: Self::Done, chunked: bool) -> Box<dyn Iterator<Item = Tailed<Self::Outbound>> + Send> {
         use pb::segment_stream_response::Result as Part;
-        let message = move |part| pb::SegmentStreamResponse { id: id.clone(), result: Some(part) };
+        let message = move |part| pb::SegmentStreamResponse { id: id.clone(), result: part };
         if chunked {
-            return Box::new(SegmentChunks::new(done).map(Part::Chunk).map(message));
+            return Box::new(SegmentChunks::new(done).map(move |part| part.inside(CHUNK, |part| message(part.map(Part::Chunk)))));
         }
-        Box::new(iter::once(message(Part::Response(segment_answer::response(done)))))
+        Box::new(iter::once(segment_answer::response(done).inside(RESPONSE, |whole| message(whole.map(Part::Response)))))
     }
 
     fn failure(id: String, error: &InferError) -> Self::Outbound {

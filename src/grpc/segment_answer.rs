@@ -4,23 +4,28 @@ use bytes::Bytes;
 
 use crate::{
     engine::{ClassArea, ClassMask, MaskData, MaskFormat, Segmented},
-    grpc::answer,
-    grpc::pb::v1 as pb,
+    grpc::{answer, pb::v1 as pb, tail::Tailed},
     manifest::{ClassSpec, Manifest, SegmenterFile},
     masks::Polygon,
     preprocess::Rect,
 };
 
+/// Number of the field `SegmentResponse.features`.
+const FEATURES: u32 = 3;
+
 /// One message with everything.
 #[must_use]
-pub(super) fn response(segmented: Segmented) -> pb::SegmentResponse {
+pub(super) fn response(segmented: Segmented) -> Tailed<pb::SegmentResponse> {
     let header = header(&segmented);
-    pb::SegmentResponse {
+    let message = pb::SegmentResponse {
         header: Some(header),
         masks: segmented.masks.into_iter().map(mask).collect(),
-        features: segmented.features.map(answer::response),
-        data: segmented.data,
-    }
+        features: None,
+        data: Bytes::new(),
+    };
+    let mut tail = segmented.features.map(|features| answer::response(features).at(FEATURES)).unwrap_or_default();
+    tail.join(answer::data(segmented.data));
+    tail.after(message)
 }
 
 /// Everything about an answer but masks, data and features.

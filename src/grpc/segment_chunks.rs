@@ -8,9 +8,14 @@ use crate::{
         chunks::{Chunks, MAX_BAND_BYTES, band},
         pb::v1 as pb,
         segment_answer,
+        tail::Tailed,
     },
     postprocess::{BandRange, bands_of},
 };
+
+/// Numbers of the fields `SegmentChunk.band` and `SegmentChunk.features`.
+const BAND: u32 = 3;
+const FEATURES: u32 = 4;
 
 /// The parts of an answer, in order. Bands are slices of the one buffer: no copy is made here.
 pub(super) struct SegmentChunks {
@@ -37,26 +42,24 @@ impl SegmentChunks {
             features,
         }
     }
-
-    fn next_part(&mut self) -> Option<pb::segment_chunk::Part> {
-        use pb::segment_chunk::Part;
-        if let Some(header) = self.header.take() {
-            return Some(Part::Header(header));
-        }
-        if let Some(mask) = self.masks.next() {
-            return Some(Part::Mask(segment_answer::mask(mask)));
-        }
-        if let Some(range) = self.bands.next() {
-            return Some(Part::Band(band(&self.data, &range)));
-        }
-        self.features.as_mut()?.next().map(Part::Features)
-    }
 }
 
 impl Iterator for SegmentChunks {
-    type Item = pb::SegmentChunk;
+    type Item = Tailed<pb::SegmentChunk>;
 
-    fn next(&mut self) -> Option<pb::SegmentChunk> {
-        self.next_part().map(|part| pb::SegmentChunk { part: Some(part) })
+    fn next(&mut self) -> Option<Tailed<pb::SegmentChunk>> {
+        use pb::segment_chunk::Part;
+        let chunk = |part| pb::SegmentChunk { part };
+        if let Some(header) = self.header.take() {
+            return Some(chunk(Some(Part::Header(header))).into());
+        }
+        if let Some(mask) = self.masks.next() {
+            return Some(chunk(Some(Part::Mask(segment_answer::mask(mask)))).into());
+        }
+        if let Some(range) = self.bands.next() {
+            return Some(band(&self.data, &range).inside(BAND, |band| chunk(band.map(Part::Band))));
+        }
+        let features = self.features.as_mut()?.next()?;
+        Some(features.inside(FEATURES, |features| chunk(features.map(Part::Features))))
     }
 }

@@ -1,8 +1,7 @@
 //! The `DenseVision` service: unwrap the request, call the engine, convert the answer.
 
-use std::{mem, sync::Arc};
+use std::sync::Arc;
 
-use bytes::Bytes;
 use futures_util::stream;
 use tonic::{Request, Response, Status, Streaming};
 
@@ -12,7 +11,7 @@ use crate::{
     grpc::{
         answer,
         chunks::Chunks,
-        converse::{Answers, clock, converse},
+        converse::{clock, converse},
         convert,
         exchange::{Features, Masks},
         model_answer,
@@ -23,22 +22,9 @@ use crate::{
         sent::Held,
         status::status,
         stream::OnFailure,
-        tail::Tail,
+        tail::{Answers, behind_each},
     },
 };
-
-/// Number of the field `data`, the tensor or raster of both answers.
-const DATA: u32 = 15;
-
-/// An answer whose `data` is sent as it lies in memory.
-fn with_data<T>(message: T, data: Bytes) -> Response<T> {
-    if data.is_empty() {
-        return Response::new(message);
-    }
-    let mut tail = Tail::new(DATA);
-    tail.push(vec![data]);
-    tail.behind(message)
-}
 
 /// gRPC adapter over the engine.
 #[derive(Clone, Debug)]
@@ -85,9 +71,7 @@ impl DenseVision for DenseVisionService {
     async fn extract(&self, request: Request<pb::ExtractRequest>) -> Result<Response<pb::ExtractResponse>, Status> {
         let mut extracted = self.extract_one("Extract", request).await?;
         let held = Held::new(extracted.place.take());
-        let mut message = answer::response(extracted);
-        let data = mem::take(&mut message.data);
-        Ok(held.until_sent(with_data(message, data)))
+        Ok(held.until_sent(answer::response(extracted).respond()))
     }
 
     async fn extract_chunked(
@@ -96,23 +80,20 @@ impl DenseVision for DenseVisionService {
     ) -> Result<Response<Self::ExtractChunkedStream>, Status> {
         let mut extracted = self.extract_one("ExtractChunked", request).await?;
         let held = Held::new(extracted.place.take());
-        let chunks = stream::iter(Chunks::new(extracted).map(Ok));
-        Ok(held.until_sent(Response::new(Box::pin(chunks))))
+        Ok(held.until_sent(behind_each(stream::iter(Chunks::new(extracted).map(Ok)))))
     }
 
     async fn extract_stream(
         &self,
         request: Request<Streaming<pb::ExtractStreamRequest>>,
     ) -> Result<Response<Self::ExtractStreamStream>, Status> {
-        Ok(Response::new(converse::<Features>(&self.engine, request, OnFailure::Answer)))
+        Ok(converse::<Features>(&self.engine, request, OnFailure::Answer))
     }
 
     async fn segment(&self, request: Request<pb::SegmentRequest>) -> Result<Response<pb::SegmentResponse>, Status> {
         let mut segmented = self.segment_one("Segment", request).await?;
         let held = Held::new(segmented.place.take());
-        let mut message = segment_answer::response(segmented);
-        let data = mem::take(&mut message.data);
-        Ok(held.until_sent(with_data(message, data)))
+        Ok(held.until_sent(segment_answer::response(segmented).respond()))
     }
 
     async fn segment_chunked(
@@ -121,15 +102,14 @@ impl DenseVision for DenseVisionService {
     ) -> Result<Response<Self::SegmentChunkedStream>, Status> {
         let mut segmented = self.segment_one("SegmentChunked", request).await?;
         let held = Held::new(segmented.place.take());
-        let chunks = stream::iter(SegmentChunks::new(segmented).map(Ok));
-        Ok(held.until_sent(Response::new(Box::pin(chunks))))
+        Ok(held.until_sent(behind_each(stream::iter(SegmentChunks::new(segmented).map(Ok)))))
     }
 
     async fn segment_stream(
         &self,
         request: Request<Streaming<pb::SegmentStreamRequest>>,
     ) -> Result<Response<Self::SegmentStreamStream>, Status> {
-        Ok(Response::new(converse::<Masks>(&self.engine, request, OnFailure::Answer)))
+        Ok(converse::<Masks>(&self.engine, request, OnFailure::Answer))
     }
 
     async fn list_models(&self, _request: Request<pb::ListModelsRequest>) -> Result<Response<pb::ListModelsResponse>, Status> {

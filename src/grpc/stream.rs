@@ -18,7 +18,7 @@ use tracing::{Instrument as _, debug_span};
 
 use crate::{
     engine::{Admitted, Clock, Engine, InferError},
-    grpc::{sent::Held, status::status},
+    grpc::{sent::Held, status::status, tail::Tailed},
 };
 
 /// Longest id of a request, in bytes.
@@ -60,14 +60,14 @@ pub(super) trait Exchange: 'static {
     fn places(done: &mut Self::Done) -> Vec<Arc<Admitted>>;
 
     /// The messages of an answer: one, or with `chunked` its parts.
-    fn messages(id: String, done: Self::Done, chunked: bool) -> Box<dyn Iterator<Item = Self::Outbound> + Send>;
+    fn messages(id: String, done: Self::Done, chunked: bool) -> Box<dyn Iterator<Item = Tailed<Self::Outbound>> + Send>;
 
     /// The message of a failure.
     fn failure(id: String, error: &InferError) -> Self::Outbound;
 }
 
 /// Outgoing half of a call: messages, and what they keep until they are sent.
-pub(super) type Outbound<X> = mpsc::Sender<(Result<<X as Exchange>::Outbound, Status>, Held)>;
+pub(super) type Outbound<X> = mpsc::Sender<(Result<Tailed<<X as Exchange>::Outbound>, Status>, Held)>;
 
 /// An answer with the id of its request.
 type Answer<T> = (String, Result<T, InferError>);
@@ -215,7 +215,7 @@ async fn send<X: Exchange>(
             outbound.send((Err(status(&error)), Held::default())).await.map_err(gone)?;
             Err(mpsc::error::SendError(()))
         }
-        Err(error) => outbound.send((Ok(X::failure(id, &error)), Held::default())).await.map_err(gone),
+        Err(error) => outbound.send((Ok(X::failure(id, &error).into()), Held::default())).await.map_err(gone),
         Ok(mut done) => {
             let held = Held::new(X::places(&mut done));
             for message in X::messages(id, done, chunked) {

@@ -1,16 +1,24 @@
-//! Tensors behind a message: the last fields of an answer go to the connection as they lie in memory.
+//! Tensors behind messages: the last fields of an answer go to the connection as they lie in memory.
 //!
 //! # Design
 //! The encoder of a message can only copy into its own buffer, which for a map of 5 MB means fresh pages and one pass more than needed. So
-//! a handler leaves its largest field out of the message and hangs it to the response as a [`Tail`]; the outermost layer corrects the
-//! message's length and sends the field's key, its length and the tensors' own buffers after the rest. A reader cannot tell the difference:
-//! fields of a protobuf message may come in any order, and these have the highest number anyhow. Parts of one value need not even be
+//! a handler leaves its largest fields out of the message and hangs them to it as a [`Tail`]; the outermost layer ([`append`]) corrects the
+//! message's length and sends the fields' keys, lengths and the tensors' own buffers after the rest. A reader cannot tell the difference:
+//! fields of a protobuf message may come in any order, and these have the highest numbers anyhow. Parts of one value need not even be
 //! put together. An encoder of our own was rejected, because it too is given a buffer to copy into.
+//!
+//! A field inside an inner message is sent together with the whole inner message ([`Tail::within`]), whose length counts it. That readers
+//! merge two halves of an inner message is in protobuf's specification, but not in all of its implementations.
+//!
+//! Messages of a stream take their tails from a queue, in their order. The encoder collects messages until they fill its buffer, which
+//! without the tensors takes hundreds; [`behind_each`] lets it send each one that has a tail before the next is made, so that no more of an
+//! answer exists at once than its reader takes.
 
 use std::{
     collections::VecDeque,
     io,
     pin::Pin,
+    sync::{Arc, Mutex, PoisonError},
     task::{Context, Poll, ready},
 };
 
@@ -19,103 +27,251 @@ use axum::{
     response::Response,
 };
 use bytes::{BufMut as _, Bytes, BytesMut};
+use futures_util::Stream;
 use hyper::body::Frame;
+use prost::Message;
+use tonic::Status;
 
 /// Before each message: one byte for compression, four for the length, big-endian (gRPC over HTTP/2, "Length-Prefixed-Message").
-const PREFIX_BYTES: usize = 5;
+pub(super) const PREFIX_BYTES: usize = 5;
 /// Wire type of strings, bytes and messages (protobuf encoding, "Message structure").
 const LENGTH_DELIMITED: u32 = 2;
+/// Longest varint of 64 bits.
+const VARINT_BYTES: usize = 10;
 
-/// Values of one repeated `bytes` field, to be sent after the message that the response holds.
-#[derive(Clone, Debug)]
-pub(super) struct Tail {
-    field: u32,
+/// A boxed stream of answers.
+pub type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+
+/// Last fields of a message, to be sent after the rest of it.
+#[derive(Debug, Default)]
+pub struct Tail {
     chunks: VecDeque<Bytes>,
     n_bytes: usize,
 }
 
-impl Tail {
-    /// No values yet of the field with this number.
-    pub(super) fn new(field: u32) -> Self {
-        Self { field, chunks: VecDeque::new(), n_bytes: 0 }
-    }
+/// A message, and what follows it.
+#[derive(Debug)]
+pub struct Tailed<T> {
+    message: T,
+    tail: Option<Tail>,
+}
 
-    /// Adds a value, given in parts.
-    pub(super) fn push(&mut self, parts: Vec<Bytes>) {
+/// Tails of the messages of one response, in their order.
+#[derive(Clone, Debug, Default)]
+struct Tails(Arc<Mutex<VecDeque<Option<Tail>>>>);
+
+impl Tail {
+    /// Adds a `bytes` field, whose value is given in parts.
+    pub fn push(&mut self, field: u32, parts: impl IntoIterator<Item = Bytes>) {
+        let parts: Vec<Bytes> = parts.into_iter().filter(|part| !part.is_empty()).collect();
         let n_bytes = parts.iter().map(Bytes::len).sum::<usize>();
-        let mut head = BytesMut::with_capacity(2 * 10);
-        put_varint(&mut head, u64::from(self.field << 3 | LENGTH_DELIMITED));
-        put_varint(&mut head, n_bytes as u64);
+        let mut head = BytesMut::with_capacity(2 * VARINT_BYTES);
+        put_head(&mut head, field, n_bytes);
         self.n_bytes += head.len() + n_bytes;
         self.chunks.push_back(head.freeze());
-        self.chunks.extend(parts.into_iter().filter(|part| !part.is_empty()));
+        self.chunks.extend(parts);
     }
 
-    /// The answer that the values follow.
-    pub(super) fn behind<T>(self, message: T) -> tonic::Response<T> {
-        let mut response = tonic::Response::new(message);
-        response.extensions_mut().insert(self);
-        response
+    /// Adds the fields of another.
+    pub fn join(&mut self, other: Self) {
+        self.n_bytes += other.n_bytes;
+        self.chunks.extend(other.chunks);
+    }
+
+    /// Makes them the last fields of `message`, which is the value of `field`.
+    #[must_use]
+    pub fn within(mut self, field: u32, message: &impl Message) -> Self {
+        let encoded = message.encode_to_vec();
+        let mut head = BytesMut::with_capacity(2 * VARINT_BYTES + encoded.len());
+        put_head(&mut head, field, encoded.len() + self.n_bytes);
+        head.put_slice(&encoded);
+        self.n_bytes += head.len();
+        self.chunks.push_front(head.freeze());
+        self
+    }
+
+    /// Hangs them to a message.
+    pub fn after<T>(self, message: T) -> Tailed<T> {
+        Tailed { message, tail: Some(self) }
     }
 }
 
-/// Sends what a handler has hung to its response, if anything.
-pub(super) fn append(mut response: Response) -> Response {
-    match response.extensions_mut().remove::<Tail>() {
-        None => response,
-        Some(tail) => response.map(|inner| Body::new(WithTail { inner, tail, left: None })),
+impl<T> From<T> for Tailed<T> {
+    fn from(message: T) -> Self {
+        Self { message, tail: None }
     }
 }
 
-/// A body of one message, with more of it behind.
-struct WithTail {
-    inner: Body,
-    tail: Tail,
-    /// Bytes of the inner message that are still to come; not known before its first frame.
-    left: Option<usize>,
-}
-
-impl WithTail {
-    /// A frame of the inner body; in the first one, the message's length is corrected.
-    fn pass(&mut self, data: Bytes) -> io::Result<Bytes> {
-        if let Some(left) = self.left {
-            self.left = Some(left.saturating_sub(data.len()));
-            return Ok(data);
+impl<T> Tailed<T> {
+    /// Puts the message into another, as the value of a field there: `outer` makes that message, with the value or without it.
+    pub fn inside<U>(self, field: u32, outer: impl FnOnce(Option<T>) -> U) -> Tailed<U>
+    where
+        T: Message,
+    {
+        match self.tail {
+            None => outer(Some(self.message)).into(),
+            Some(tail) => tail.within(field, &self.message).after(outer(None)),
         }
-        let broken = || io::Error::other("an answer begins with no whole prefix, or is too long");
-        let (prefix, rest) = data.split_first_chunk::<PREFIX_BYTES>().ok_or_else(broken)?;
-        let [compressed, length @ ..] = *prefix;
+    }
+
+    /// Makes a field of it that can go behind another message.
+    pub fn at(self, field: u32) -> Tail
+    where
+        T: Message,
+    {
+        self.tail.unwrap_or_default().within(field, &self.message)
+    }
+
+    /// The answer of a call.
+    pub fn respond(self) -> tonic::Response<T> {
+        let tails = Tails::default();
+        tails.push(self.tail);
+        response(self.message, tails)
+    }
+}
+
+impl Tails {
+    fn push(&self, tail: Option<Tail>) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push_back(tail);
+    }
+
+    fn next(&self) -> Option<Tail> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).pop_front().flatten()
+    }
+}
+
+fn response<T>(message: T, tails: Tails) -> tonic::Response<T> {
+    let mut response = tonic::Response::new(message);
+    response.extensions_mut().insert(tails);
+    response
+}
+
+/// The answer of a call whose messages have tails.
+pub fn behind_each<T: 'static>(
+    messages: impl Stream<Item = Result<Tailed<T>, Status>> + Send + 'static,
+) -> tonic::Response<Answers<T>> {
+    let tails = Tails::default();
+    let messages = OneByOne { messages: Box::pin(messages), tails: tails.clone(), has_sent: false };
+    response(Box::pin(messages), tails)
+}
+
+/// Sends what handlers have hung to the messages of a response, if anything.
+pub fn append(mut response: Response) -> Response {
+    match response.extensions_mut().remove::<Tails>() {
+        None => response,
+        Some(tails) => response.map(|inner| Body::new(WithTails { inner, tails, left: 0, tail: None, ready: VecDeque::new() })),
+    }
+}
+
+/// Messages on their way to the encoder, which has to send what it has between one with a tail and the next.
+struct OneByOne<S> {
+    messages: Pin<Box<S>>,
+    tails: Tails,
+    /// Whether the last one had a tail.
+    has_sent: bool,
+}
+
+impl<T, S: Stream<Item = Result<Tailed<T>, Status>>> Stream for OneByOne<S> {
+    type Item = Result<T, Status>;
+
+    fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let this = self.get_mut();
+        if std::mem::take(&mut this.has_sent) {
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        Poll::Ready(ready!(this.messages.as_mut().poll_next(cx)).map(|next| {
+            next.map(|Tailed { message, tail }| {
+                this.has_sent = tail.is_some();
+                this.tails.push(tail);
+                message
+            })
+        }))
+    }
+}
+
+/// A body of messages, with more of each behind it.
+struct WithTails {
+    inner: Body,
+    tails: Tails,
+    /// Bytes of the message of now that the inner body has still to give.
+    left: usize,
+    /// What follows them.
+    tail: Option<Tail>,
+    ready: VecDeque<Bytes>,
+}
+
+impl WithTails {
+    /// Takes in a frame of the inner body, which may hold several messages, or a part of one. Every prefix is whole: the encoder gives no
+    /// less than a message at once.
+    fn take(&mut self, mut data: Bytes) -> io::Result<()> {
+        loop {
+            let passed = data.split_to(self.left.min(data.len()));
+            self.left -= passed.len();
+            self.ready.extend(Some(passed).filter(|passed| !passed.is_empty()));
+            if self.left > 0 {
+                return Ok(());
+            }
+            self.ready.extend(self.tail.take().into_iter().flat_map(|tail| tail.chunks));
+            if data.is_empty() {
+                return Ok(());
+            }
+            self.begin(&mut data)?;
+        }
+    }
+
+    /// Reads the prefix of a message; where something follows it, its length is corrected.
+    fn begin(&mut self, data: &mut Bytes) -> io::Result<()> {
+        let broken = || io::Error::other("a message of an answer begins with no whole prefix, or is too long");
+        let [compressed, length @ ..] = *data.first_chunk::<PREFIX_BYTES>().ok_or_else(broken)?;
         let n_bytes = u32::from_be_bytes(length) as usize;
-        let corrected = n_bytes.checked_add(self.tail.n_bytes).and_then(|sum| u32::try_from(sum).ok()).ok_or_else(broken)?;
-        self.left = Some(n_bytes.saturating_sub(rest.len()));
-        let mut frame = BytesMut::with_capacity(data.len());
+        self.tail = self.tails.next();
+        let Some(tail) = &self.tail else {
+            self.left = PREFIX_BYTES + n_bytes;
+            return Ok(());
+        };
+        let corrected = n_bytes.checked_add(tail.n_bytes).and_then(|sum| u32::try_from(sum).ok()).ok_or_else(broken)?;
+        let own = n_bytes.min(data.len() - PREFIX_BYTES);
+        self.left = n_bytes - own;
+        let mut frame = BytesMut::with_capacity(PREFIX_BYTES + own);
         frame.put_u8(compressed);
         frame.put_u32(corrected);
-        frame.put_slice(rest);
-        Ok(frame.freeze())
+        frame.put_slice(&data.split_to(PREFIX_BYTES + own)[PREFIX_BYTES..]);
+        self.ready.push_back(frame.freeze());
+        Ok(())
     }
 }
 
-impl HttpBody for WithTail {
+impl HttpBody for WithTails {
     type Data = Bytes;
     type Error = axum::Error;
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
         let this = self.get_mut();
-        if this.left == Some(0)
-            && let Some(chunk) = this.tail.chunks.pop_front()
-        {
-            return Poll::Ready(Some(Ok(Frame::data(chunk))));
+        loop {
+            if let Some(chunk) = this.ready.pop_front() {
+                return Poll::Ready(Some(Ok(Frame::data(chunk))));
+            }
+            let frame = match ready!(Pin::new(&mut this.inner).poll_frame(cx)) {
+                Some(Ok(frame)) => frame,
+                ended => return Poll::Ready(ended),
+            };
+            match frame.into_data() {
+                Ok(data) => {
+                    if let Err(error) = this.take(data) {
+                        return Poll::Ready(Some(Err(axum::Error::new(error))));
+                    }
+                }
+                Err(trailers) => return Poll::Ready(Some(Ok(trailers))),
+            }
         }
-        let frame = match ready!(Pin::new(&mut this.inner).poll_frame(cx)) {
-            Some(Ok(frame)) => frame,
-            ended => return Poll::Ready(ended),
-        };
-        Poll::Ready(Some(match frame.into_data() {
-            Ok(data) => this.pass(data).map(Frame::data).map_err(axum::Error::new),
-            Err(trailers) => Ok(trailers),
-        }))
     }
+}
+
+/// Key and length of a field.
+fn put_head(buffer: &mut BytesMut, field: u32, n_bytes: usize) {
+    put_varint(buffer, u64::from(field << 3 | LENGTH_DELIMITED));
+    put_varint(buffer, n_bytes as u64);
 }
 
 /// Seven bits a byte, lowest first (protobuf encoding, "Base 128 Varints").
@@ -129,64 +285,4 @@ fn put_varint(buffer: &mut BytesMut, mut value: u64) {
 }
 
 #[cfg(test)]
-mod tests {
-    #![expect(clippy::unwrap_used, reason = "tests")]
-
-    use http_body_util::{BodyExt as _, StreamBody};
-    use prost::Message as _;
-
-    use super::*;
-    use crate::grpc::pb::inference::ModelInferResponse;
-
-    /// A response as the encoder makes it, in frames of some size.
-    fn response(message: &ModelInferResponse, frame_bytes: usize) -> Response {
-        let encoded = message.encode_to_vec();
-        let length = u32::try_from(encoded.len()).unwrap().to_be_bytes();
-        let body = [&[0][..], &length, &encoded].concat();
-        let frames: Vec<_> =
-            body.chunks(frame_bytes).map(|chunk| Ok::<_, axum::Error>(Frame::data(Bytes::copy_from_slice(chunk)))).collect();
-        let trailers = http::HeaderMap::from_iter([(http::HeaderName::from_static("grpc-status"), "0".parse().unwrap())]);
-        let all = frames.into_iter().chain([Ok(Frame::trailers(trailers))]);
-        Response::new(Body::new(StreamBody::new(futures_util::stream::iter(all))))
-    }
-
-    async fn frames(response: Response) -> Vec<Frame<Bytes>> {
-        let mut body = response.into_body();
-        let mut frames = Vec::new();
-        while let Some(frame) = body.frame().await {
-            frames.push(frame.unwrap());
-        }
-        frames
-    }
-
-    #[tokio::test]
-    async fn a_reader_gets_the_message_whole_and_the_buffers_are_sent_as_they_are() {
-        // 200 bytes and more take two bytes of length; the second value comes in two parts, the third is empty.
-        let tensors = [vec![7u8; 300], (0..200).collect(), Vec::new()].map(Bytes::from);
-        for frame_bytes in [5, 6, 8, 1000] {
-            let message = ModelInferResponse { model_name: "tiny".into(), id: "7".into(), ..Default::default() };
-            let mut plain = response(&message, frame_bytes);
-            let mut tail = Tail::new(6);
-            tail.push(vec![tensors[0].clone()]);
-            tail.push(vec![tensors[1].slice(..50), tensors[1].slice(50..)]);
-            tail.push(vec![tensors[2].clone()]);
-            plain.extensions_mut().insert(tail);
-            let mut sent = frames(append(plain)).await;
-            assert!(sent.pop().unwrap().is_trailers(), "trailers come last");
-            let sent: Vec<Bytes> = sent.into_iter().map(|frame| frame.into_data().unwrap()).collect();
-            let own = |tensor: &Bytes| sent.iter().any(|frame| frame.as_ptr() == tensor.as_ptr() && frame.len() == tensor.len());
-            assert!(own(&tensors[0]) && own(&tensors[1].slice(..50)), "no copy was made");
-            let whole = sent.concat();
-            assert_eq!(u32::from_be_bytes(whole[1..5].try_into().unwrap()) as usize, whole.len() - PREFIX_BYTES);
-            let expected = ModelInferResponse { raw_output_contents: tensors.to_vec(), ..message };
-            assert_eq!(ModelInferResponse::decode(&whole[PREFIX_BYTES..]).unwrap(), expected);
-        }
-    }
-
-    #[tokio::test]
-    async fn a_response_without_a_tail_is_left_alone() {
-        let message = ModelInferResponse { id: "7".into(), ..Default::default() };
-        let sent = frames(append(response(&message, 1000))).await;
-        assert_eq!(sent.len(), 2);
-    }
-}
+mod tests;

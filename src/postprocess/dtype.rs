@@ -1,5 +1,6 @@
 //! Element types and layouts of answers, and the conversions into them.
 
+use bytes::Bytes;
 use half::{f16, slice::HalfFloatSliceExt as _};
 
 /// Element type of an answer; little-endian.
@@ -44,12 +45,21 @@ pub(super) fn f32_bytes(values: &[f32]) -> Vec<u8> {
     values.iter().flat_map(|value| value.to_le_bytes()).collect()
 }
 
+/// Owner of bytes that are values in half precision.
+struct HalfBytes(Vec<f16>);
+
+impl AsRef<[u8]> for HalfBytes {
+    fn as_ref(&self) -> &[u8] {
+        bytemuck::cast_slice(&self.0)
+    }
+}
+
 /// Values rounded to half precision, as little-endian bytes.
-pub(super) fn f16_bytes(values: &[f32]) -> Vec<u8> {
+pub(super) fn f16_bytes(values: &[f32]) -> Bytes {
     let mut halves = vec![f16::ZERO; values.len()];
     halves.convert_from_f32_slice(values);
     if cfg!(target_endian = "little") {
-        return bytemuck::cast_slice(&halves).to_vec();
+        return Bytes::from_owner(HalfBytes(halves));
     }
     halves.iter().flat_map(|value| value.to_le_bytes()).collect()
 }
@@ -69,7 +79,9 @@ pub(super) fn scales(values: &[f32], n_channels: usize) -> Vec<f32> {
 #[expect(clippy::cast_possible_truncation, reason = "clamped to the range of i8")]
 pub(super) fn i8_bytes(values: &[f32], scales: &[f32]) -> Vec<u8> {
     let quantise = |(value, scale): (&f32, &f32)| ((value / scale).round_ties_even().clamp(-127.0, 127.0) as i8).cast_unsigned();
-    values.chunks_exact(scales.len()).flat_map(|cell| cell.iter().zip(scales).map(quantise)).collect()
+    let mut bytes = Vec::with_capacity(values.len());
+    values.chunks_exact(scales.len()).for_each(|cell| bytes.extend(cell.iter().zip(scales).map(quantise)));
+    bytes
 }
 
 #[cfg(test)]

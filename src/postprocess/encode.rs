@@ -89,15 +89,15 @@ pub fn encode(map: &FeatureMap, options: &EncodeOptions) -> Result<Encoded, Enco
     // Scales belong to channels, so they are found while channels are still last.
     let scale = if options.dtype == DType::I8 { scales(values, channels) } else { Vec::new() };
     let data = match options.dtype {
-        DType::F32 => f32_bytes(values),
+        DType::F32 => f32_bytes(values).into(),
         DType::F16 => f16_bytes(values),
-        DType::I8 => i8_bytes(values, &scale),
+        DType::I8 => i8_bytes(values, &scale).into(),
     };
-    let data = if is_chw { transposed(&data, channels, options.dtype.n_bytes()) } else { data };
+    let data = if is_chw { transposed(&data, channels, options.dtype.n_bytes()).into() } else { data };
     if is_chw {
         dims.rotate_right(1);
     }
-    Ok(Encoded { dims, scale, data: Bytes::from(data) })
+    Ok(Encoded { dims, scale, data })
 }
 
 /// Descriptors of unit length.

@@ -6,6 +6,7 @@
 
 use std::io::Cursor;
 
+use bytes::Bytes;
 use image::{DynamicImage, ImageDecoder, ImageError, ImageFormat, ImageReader, metadata::Orientation};
 use thiserror::Error;
 
@@ -116,11 +117,11 @@ pub fn decode(bytes: &[u8], limits: &DecodeLimits) -> Result<RgbImage, DecodeErr
     RgbImage::new(height, width, rgb(image)).ok_or(DecodeError::Empty)
 }
 
-/// Checks and wraps raw pixels, `[height, width, 3]`.
+/// Checks and wraps raw pixels, `[height, width, 3]`, without a copy.
 ///
 /// # Errors
 /// [`DecodeError`] when the length does not fit the size, or a limit is exceeded.
-pub fn raw(height: u32, width: u32, data: &[u8], limits: &DecodeLimits) -> Result<RgbImage, DecodeError> {
+pub fn raw(height: u32, width: u32, data: &Bytes, limits: &DecodeLimits) -> Result<RgbImage, DecodeError> {
     check_bytes(data, limits)?;
     check_pixels(height, width, limits)?;
     let expected = u64::from(height) * u64::from(width) * 3;
@@ -131,7 +132,7 @@ pub fn raw(height: u32, width: u32, data: &[u8], limits: &DecodeLimits) -> Resul
     if data.len() as u64 != expected {
         return Err(wrong_length);
     }
-    RgbImage::new(height, width, data.to_vec()).ok_or(wrong_length)
+    RgbImage::from_bytes(height, width, data.clone()).ok_or(wrong_length)
 }
 
 /// A decoder that has read the header, and nothing more.

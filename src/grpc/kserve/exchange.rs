@@ -13,11 +13,14 @@ use crate::{
         pb::inference as pb,
         status::stream_error,
         stream::{Exchange, Opened},
+        tail::Tailed,
     },
 };
 
 /// Marks the last answer to a request, which here is every one.
 const FINAL: &str = "triton_final_response";
+/// Number of `ModelStreamInferResponse.infer_response`.
+const INFER_RESPONSE: u32 = 2;
 
 /// `ModelStreamInfer`.
 pub(in crate::grpc) struct Infer;
@@ -33,7 +36,7 @@ impl Exchange for Infer {
     }
 
     async fn answer(engine: Arc<Engine>, request: Self::Request, clock: Clock) -> Result<Self::Done, InferError> {
-        job::infer(&engine, request, clock).await?.whole(&engine, clock).await
+        job::infer(&engine, request, clock).await
     }
 
     fn observe(clock: Clock, outcome: &Result<Self::Done, InferError>) {
@@ -44,10 +47,11 @@ impl Exchange for Infer {
         mem::take(&mut done.places)
     }
 
-    fn messages(id: String, done: Self::Done, _chunked: bool) -> Box<dyn Iterator<Item = Self::Outbound> + Send> {
-        let mut response = pb::ModelInferResponse { id, ..done.response };
-        response.parameters.insert(FINAL.to_owned(), flag(true));
-        Box::new(iter::once(pb::ModelStreamInferResponse { error_message: String::new(), infer_response: Some(response) }))
+    fn messages(id: String, mut done: Self::Done, _chunked: bool) -> Box<dyn Iterator<Item = Tailed<Self::Outbound>> + Send> {
+        done.response.id = id;
+        done.response.parameters.insert(FINAL.to_owned(), flag(true));
+        let outer = |infer_response| pb::ModelStreamInferResponse { error_message: String::new(), infer_response };
+        Box::new(iter::once(done.message().inside(INFER_RESPONSE, outer)))
     }
 
     fn failure(id: String, error: &InferError) -> Self::Outbound {

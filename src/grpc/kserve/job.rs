@@ -18,11 +18,14 @@ use crate::{
             paths::{translated, translated_field},
         },
         pb::inference as pb,
+        tail::{Tail, Tailed},
     },
 };
 
 /// Longest id of a request, in bytes.
 const MAX_ID_BYTES: usize = 256;
+/// Number of `ModelInferResponse.raw_output_contents`.
+const RAW_OUTPUT_CONTENTS: u32 = 6;
 
 /// An answer, and where its time went.
 #[derive(Debug)]
@@ -37,15 +40,11 @@ pub(in crate::grpc) struct Inferred {
 }
 
 impl Inferred {
-    /// Moves the contents into the response.
-    ///
-    /// # Errors
-    /// [`InferError::DeadlineExceeded`] while images are put together.
-    pub(super) async fn whole(mut self, engine: &Engine, clock: Clock) -> Result<Self, InferError> {
-        for parts in std::mem::take(&mut self.contents) {
-            self.response.raw_output_contents.push(engine.stack(parts, clock).await?);
-        }
-        Ok(self)
+    /// The message, with the contents behind it: parts of one output are not put together.
+    pub(super) fn message(self) -> Tailed<pb::ModelInferResponse> {
+        let mut tail = Tail::default();
+        self.contents.into_iter().for_each(|parts| tail.push(RAW_OUTPUT_CONTENTS, parts));
+        tail.after(self.response)
     }
 }
 

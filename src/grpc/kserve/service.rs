@@ -8,29 +8,19 @@ use crate::{
     engine::{Engine, InferError, LoadedModel, ModelSelector},
     grpc::{
         Health,
-        converse::{Answers, clock, converse},
-        kserve::{
-            Infer,
-            job::{self, Inferred},
-            metadata,
-            model_config::model_config,
-            paths::translated_field,
-            statistics::statistics,
-        },
+        converse::{clock, converse},
+        kserve::{Infer, job, metadata, model_config::model_config, paths::translated_field, statistics::statistics},
         observe::observe,
         pb::inference::{self as pb, grpc_inference_service_server::GrpcInferenceService},
         sent::Held,
         status::status,
         stream::OnFailure,
-        tail::Tail,
+        tail::Answers,
     },
 };
 
 /// Header of callers who want the failure of one streamed request to end the call, with its status.
 const GRPC_ERROR_HEADER: &str = "triton_grpc_error";
-
-/// Number of `ModelInferResponse.raw_output_contents`.
-const RAW_OUTPUT_CONTENTS: u32 = 6;
 
 /// Adapter over the engine.
 #[derive(Clone, Debug)]
@@ -135,10 +125,9 @@ impl GrpcInferenceService for KserveService {
         let clock = clock(&request);
         let outcome = job::infer(&self.engine, request.into_inner(), clock).await;
         observe("ModelInfer", clock, outcome.as_ref().map(|done| &done.timing));
-        let Inferred { response, contents, places, .. } = outcome.map_err(|error| status(&error))?;
-        let mut tail = Tail::new(RAW_OUTPUT_CONTENTS);
-        contents.into_iter().for_each(|parts| tail.push(parts));
-        Ok(Held::new(places).until_sent(tail.behind(response)))
+        let mut done = outcome.map_err(|error| status(&error))?;
+        let held = Held::new(std::mem::take(&mut done.places));
+        Ok(held.until_sent(done.message().respond()))
     }
 
     async fn model_stream_infer(
@@ -146,7 +135,7 @@ impl GrpcInferenceService for KserveService {
         request: Request<Streaming<pb::ModelInferRequest>>,
     ) -> Result<Response<Self::ModelStreamInferStream>, Status> {
         let on_failure = on_failure(request.metadata());
-        Ok(Response::new(converse::<Infer>(&self.engine, request, on_failure)))
+        Ok(converse::<Infer>(&self.engine, request, on_failure))
     }
 
     async fn model_config(&self, request: Request<pb::ModelConfigRequest>) -> Result<Response<pb::ModelConfigResponse>, Status> {

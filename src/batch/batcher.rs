@@ -9,7 +9,7 @@ use tokio::{
 use tracing::debug_span;
 
 use super::{
-    BatchConfig, Load, Observer, Runner, Submit,
+    BatchConfig, Caller, Load, Observer, Runner, Submit,
     error::{BatchError, StartError},
     job::{Completed, Job},
     schedule::{Offer, Place, Schedule},
@@ -76,6 +76,20 @@ impl<R: Runner> Batcher<R> {
             _ => Outcome::Answered,
         };
         received
+    }
+
+    /// Whether a job would be taken in now, as [`submit`](Self::submit) would answer at once.
+    ///
+    /// # Errors
+    /// [`BatchError::Full`], [`BatchError::TooLarge`], [`BatchError::TooLate`], [`BatchError::DeadlineExceeded`] or [`BatchError::Closed`].
+    pub fn foresee(&self, key: R::Key, n_bytes: usize, caller: Caller, deadline: Option<Instant>) -> Result<(), BatchError> {
+        let (now, size) = (Instant::now(), (self.size)(&key));
+        let outcome = if *self.phase.borrow() == Phase::Open {
+            self.shared.with(|schedule| schedule.foresee(now, Offer { key, size, caller, deadline, n_bytes }))
+        } else {
+            Err(BatchError::Closed)
+        };
+        outcome.inspect_err(|reason| self.shared.observer.refused(reason))
     }
 
     /// Tells how long a batch took that was none of a job, as in warm-up: predictions begin with it.

@@ -88,11 +88,12 @@ impl Engine {
             return Err(InferError::DeadlineExceeded { stage: "before decoding" });
         }
         let place = Some(Arc::new(self.admit(model, clock, n_bytes)?));
+        let key = RunKey { height: sizes.input.0, width: sizes.input.1, features: Some(part.key()), segment: false };
+        foresee(model, key.clone(), clock)?;
         let (admitted, receive) = (Instant::now(), clock.arrived.elapsed());
         let Input { image, geometry, resize } = self.prepare_input(&input, &recipe, clock).await?;
         let (prepared, decode) = (Instant::now(), admitted.elapsed().saturating_sub(resize));
         let selected = part.select(&geometry, manifest)?;
-        let key = RunKey { height: image.height(), width: image.width(), features: Some(part.key()), segment: false };
         let Completed { output, queue_time: queue, batch_size, .. } = run(model, key, image, clock).await?;
         let RunOutput { backbone, lift, segment, features, .. } = output;
         let timing = Timing { receive, decode, resize, queue, backbone, lift, segment, batch_size, ..Timing::default() };
@@ -141,6 +142,16 @@ impl Engine {
     }
 }
 
+/// Refuses what the queue would refuse now, before its image is decoded: the key of its run is known from the header. Under overload most
+/// requests end here, and decoding them would take the time of those that are answered.
+///
+/// # Errors
+/// Those of [`run`].
+pub(super) fn foresee(model: &LoadedModel, key: RunKey, clock: Clock) -> Result<(), InferError> {
+    let n_bytes = key.height as usize * key.width as usize * 3;
+    model.batcher().foresee(key, n_bytes, clock.caller, clock.deadline).map_err(refused)
+}
+
 /// Waits for a run of one image.
 pub(super) async fn run(
     model: &Arc<LoadedModel>,
@@ -151,7 +162,11 @@ pub(super) async fn run(
     let n_bytes = input.data().len();
     let Clock { deadline, caller, .. } = clock;
     let job = Submit { key, input, n_bytes, caller, deadline, span: Span::current() };
-    model.batcher().submit(job).await.map_err(|error| match error {
+    model.batcher().submit(job).await.map_err(refused)
+}
+
+fn refused(error: BatchError) -> InferError {
+    match error {
         BatchError::Full { retry_after, .. } | BatchError::TooLate { retry_after, .. } => {
             InferError::Overloaded { message: error.to_string(), retry_after }
         }
@@ -159,5 +174,5 @@ pub(super) async fn run(
         BatchError::DeadlineExceeded => InferError::DeadlineExceeded { stage: "in the queue" },
         BatchError::Closed => InferError::Unavailable { message: "the server is shutting down".into() },
         BatchError::Failed(_) | BatchError::Lost => InferError::internal("running the model", error),
-    })
+    }
 }

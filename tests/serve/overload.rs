@@ -6,7 +6,7 @@ use tokio::task::JoinSet;
 use tonic::{Code, Request};
 use tonic_types::StatusExt as _;
 
-use crate::support::{client, encoded, features, heavy, patient_client, png, request, server, server_with};
+use crate::support::{client, encoded, features, heavy, patient_client, png, png_header, request, server, server_with};
 
 #[tokio::test]
 async fn a_full_server_refuses_at_once_and_says_when_to_retry() {
@@ -57,6 +57,27 @@ async fn a_deadline_that_cannot_be_met_is_refused_at_once_or_exceeded_on_time() 
     while let Some(outcome) = blockers.join_next().await {
         outcome.unwrap().unwrap();
     }
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn what_the_queue_would_refuse_is_refused_before_its_image_is_decoded() {
+    let server = server_with(&[("batch.max_queue_count", "1")]).await;
+    let mut first = client(&server).await;
+    let running = tokio::spawn(async move { first.extract(heavy()).await.map(|_| ()) });
+    server.busy().await;
+    let mut client = client(&server).await;
+    let refused = loop {
+        let status = client.extract(request(encoded(png_header(64, 64)), features(0))).await.unwrap_err();
+        // The file has a header and no pixels, which is found out only while the other one is not yet in the queue.
+        if status.code() != Code::InvalidArgument {
+            break status;
+        }
+        assert!(!running.is_finished(), "the queue was never full");
+    };
+    assert_eq!(refused.code(), Code::ResourceExhausted, "{refused}");
+    assert!(refused.get_details_retry_info().unwrap().retry_delay.unwrap() > Duration::ZERO);
+    running.await.unwrap().unwrap();
     server.stop().await;
 }
 

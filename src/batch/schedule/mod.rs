@@ -133,6 +133,15 @@ pub struct Schedule<K, T> {
     is_closing: bool,
 }
 
+/// Where a job that is counted in goes.
+#[derive(Clone, Copy, Debug)]
+struct Entrance {
+    bucket_idx: usize,
+    flow: Flow,
+    /// When it is due.
+    due: Instant,
+}
+
 /// A batch on a worker.
 #[derive(Debug)]
 struct Run {
@@ -178,7 +187,31 @@ impl<K: Clone + Eq + Hash, T> Schedule<K, T> {
     /// [`BatchError::DeadlineExceeded`], [`BatchError::Full`], [`BatchError::TooLarge`], or [`BatchError::TooLate`] when it would miss its
     /// deadline by the forecast.
     pub fn offer(&mut self, now: Instant, offer: Offer<K>, job: T) -> Result<Place, BatchError> {
-        let Offer { key, size, caller, deadline, n_bytes } = offer;
+        let Entrance { bucket_idx, flow, due } = self.enter(now, &offer)?;
+        let Offer { caller: Caller { tenant, .. }, deadline, n_bytes, .. } = offer;
+        let rank = (due, self.n_offered);
+        let ready_at = self.ready_at(now, deadline);
+        if let Some(bucket) = self.buckets.get_mut(bucket_idx) {
+            bucket.push(Entry { rank, flow, tenant, n_bytes, arrived: now, deadline, ready_at, job });
+        }
+        Ok(Place { bucket_idx, flow, rank })
+    }
+
+    /// Whether a job would be taken in now.
+    ///
+    /// # Errors
+    /// Those of [`offer`](Self::offer).
+    pub fn foresee(&mut self, now: Instant, offer: Offer<K>) -> Result<(), BatchError> {
+        let Entrance { flow, .. } = self.enter(now, &offer)?;
+        self.shares.stop_waiting(flow);
+        self.shares.exit(flow);
+        self.budget.leave(offer.caller.tenant, offer.n_bytes);
+        Ok(())
+    }
+
+    /// Counts a job in, or refuses it.
+    fn enter(&mut self, now: Instant, offer: &Offer<K>) -> Result<Entrance, BatchError> {
+        let Offer { ref key, size, caller, deadline, n_bytes } = *offer;
         if deadline.is_some_and(|deadline| deadline <= now) {
             return Err(BatchError::DeadlineExceeded);
         }
@@ -186,10 +219,10 @@ impl<K: Clone + Eq + Hash, T> Schedule<K, T> {
         self.budget.enter(tenant, n_bytes).map_err(|exceeded| exceeded.refusal(n_bytes, self.retry_after(now)))?;
         let horizon = now + Duration::from_millis(self.config.horizon_ms);
         let due = deadline.map_or(horizon, |deadline| deadline.min(horizon));
-        let admitted = self.bucket(now, &key, size).and_then(|bucket_idx| {
+        let admitted = self.bucket(now, key, size).and_then(|bucket_idx| {
             let flow = self.shares.enter(caller);
             match self.too_late(now, bucket_idx, flow, due, deadline) {
-                None => Ok((bucket_idx, flow)),
+                None => Ok(Entrance { bucket_idx, flow, due }),
                 Some(refusal) => {
                     self.shares.stop_waiting(flow);
                     self.shares.exit(flow);
@@ -197,14 +230,7 @@ impl<K: Clone + Eq + Hash, T> Schedule<K, T> {
                 }
             }
         });
-        let (bucket_idx, flow) = admitted.inspect_err(|_| self.budget.leave(tenant, n_bytes))?;
-
-        let rank = (due, self.n_offered);
-        let ready_at = self.ready_at(now, deadline);
-        if let Some(bucket) = self.buckets.get_mut(bucket_idx) {
-            bucket.push(Entry { rank, flow, tenant, n_bytes, arrived: now, deadline, ready_at, job });
-        }
-        Ok(Place { bucket_idx, flow, rank })
+        admitted.inspect_err(|_| self.budget.leave(tenant, n_bytes))
     }
 
     /// The caller of a job has gone.

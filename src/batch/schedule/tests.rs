@@ -345,3 +345,26 @@ fn an_unknown_key_is_expected_to_cost_in_proportion_to_its_size() {
     let expected = 4.0 * 76.9 + 23.1;
     assert!((schedule.drain_time(now).as_secs_f64() * 1e3 - expected).abs() < 1.0, "{:?}", schedule.drain_time(now));
 }
+
+#[test]
+fn a_forecast_without_a_job_says_what_an_offer_would_and_takes_nothing() {
+    let mut server = Server::new(BatchConfig { max_queue_count: 3, ..config() });
+    let offer = |deadline| Offer { key: 3, size: 1.0, caller: caller(0, Priority::Normal), deadline, n_bytes: 1 };
+    for n_waiting in 0..3 {
+        let now = server.now;
+        // A run of one takes 45 ms: one that must wait for another is late at 60 ms.
+        let (soon, late) = (Some(now + ms(60)), Some(now + ms(600)));
+        let foreseen = server.schedule.foresee(now, offer(soon));
+        assert_eq!(foreseen.is_ok(), n_waiting == 0, "{n_waiting}: {foreseen:?}");
+        assert_eq!(matches!(foreseen, Err(BatchError::TooLate { .. })), n_waiting > 0);
+        (0..5).for_each(|_| server.schedule.foresee(now, offer(late)).unwrap());
+        assert_eq!(server.schedule.load().n_jobs, n_waiting);
+        server.offer(3, caller(0, Priority::Normal), Some(ms(600))).unwrap();
+        server.schedule.close();
+        server.launch();
+    }
+    let full = server.schedule.foresee(server.now, offer(None));
+    assert!(matches!(full, Err(BatchError::Full { limit: Limit::Count, max: 3, .. })), "{full:?}");
+    let past = server.schedule.foresee(server.now, offer(Some(server.now)));
+    assert!(matches!(past, Err(BatchError::DeadlineExceeded)), "{past:?}");
+}

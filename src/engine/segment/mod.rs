@@ -21,7 +21,7 @@ pub use request::{ClassArea, ClassMask, MaskData, MaskFormat, MaskRequest, MaskS
 use crate::{
     engine::{
         Clock, Engine, InferError, InputRequest, Limits, LoadedModel, Timing,
-        extract::FeaturePart,
+        extract::{FeaturePart, foresee},
         input::Input,
         segment::{
             encode::{EncodedMasks, Material, encode},
@@ -31,8 +31,9 @@ use crate::{
         },
     },
     manifest::Manifest,
-    masks::Scores,
+    masks::{Scores, Window},
     preprocess::Recipe,
+    runtime::{FeatureKey, RunKey},
 };
 
 /// How an image is prepared for masks.
@@ -43,6 +44,12 @@ pub(super) fn mask_recipe(
     limits: &Limits,
 ) -> Result<Recipe, InferError> {
     SegmentPlan::new(input, masks, manifest, limits).map(|plan| plan.recipe)
+}
+
+/// What is run for the first window; the others may be smaller, but not by much.
+fn first_run(windows: &[Window], (height, width): (u32, u32), features: Option<FeatureKey>) -> RunKey {
+    let [height, width] = windows.first().map_or([height, width], |window| [window.height, window.width]);
+    RunKey { height, width, features, segment: true }
 }
 
 impl Engine {
@@ -78,6 +85,7 @@ impl Engine {
         let n_bytes =
             [of_masks, of_features.unwrap_or_default()].into_iter().fold(sizes.n_bytes(&input.image), u64::saturating_add);
         let place_in_flight = Some(Arc::new(self.admit(model, clock, n_bytes)?));
+        foresee(model, first_run(&windows, sizes.input, part.as_ref().map(FeaturePart::key)), clock)?;
         let (admitted, receive) = (Instant::now(), clock.arrived.elapsed());
         let Input { image, geometry, resize } = self.prepare_input(&input, &plan.recipe, clock).await?;
         let (prepared, decode) = (Instant::now(), admitted.elapsed().saturating_sub(resize));
@@ -87,7 +95,7 @@ impl Engine {
         let key = part.as_ref().map(FeaturePart::key);
         let Runs { scores, features, timing } = self.run_windows(model, key, image, &windows, clock).await?;
         let (ran, timing) = (Instant::now(), timing.with_run(prepared.elapsed()));
-        let (size, place) = (raster.pixels.size(), raster.place);
+        let (size, raster_place) = (raster.pixels.size(), raster.place);
         let format = asked.format;
         let encoded = self.encode_masks(model, plan, raster, scores, asked, clock).await?;
         let mut extracted = match part.zip(selected) {
@@ -102,7 +110,7 @@ impl Engine {
             model: Arc::clone(model),
             format,
             size,
-            raster: place,
+            raster: raster_place,
             label_bytes,
             classes,
             data,

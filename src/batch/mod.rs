@@ -46,6 +46,9 @@ pub trait Runner: Send + 'static {
     /// Output of a job.
     type Output: Send + 'static;
 
+    /// Called once, on the thread that will run its batches.
+    fn begin(&mut self) {}
+
     /// Runs a batch; one output per input, in order. It may end early, with any error, once `stop` says that nobody waits for it.
     ///
     /// # Errors

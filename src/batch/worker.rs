@@ -39,6 +39,7 @@ pub(super) struct WorkerEnd<R: Runner> {
 pub(super) fn spawn<R: Runner>(mut runner: R, mut end: WorkerEnd<R>) -> io::Result<()> {
     let name = format!("batch-worker-{}", end.worker_idx);
     let work = move || {
+        runner.begin();
         while end.idle.blocking_send(end.worker_idx).is_ok() {
             let Some(batch) = end.batches.blocking_recv() else { return };
             // Runs have a fence of their own; whatever else may panic, an observer say, must cost its batch and not this worker.

@@ -3,8 +3,10 @@
 use std::{
     error::Error,
     fmt::Debug,
+    panic::resume_unwind,
     path::Path,
     sync::Arc,
+    thread,
     time::{Duration, Instant},
 };
 
@@ -17,7 +19,8 @@ use crate::{
     engine::{Statistics, graph_tools::GRAPH_TOOLS},
     manifest::{Manifest, ModelEntry, RepositoryError, ResizePolicy},
     runtime::{
-        FeatureKey, Library, ModelRunner, RunKey, RunOutput, RuntimeConfig, RuntimeError, RuntimeModel, Termination, WarmUp,
+        FeatureKey, Library, ModelRunner, RunKey, RunOutput, RuntimeConfig, RuntimeError, RuntimeModel, Termination,
+        ThreadConfig, WarmUp,
     },
     telemetry::record,
     tensor::RgbImage,
@@ -57,6 +60,7 @@ pub struct LoadOptions {
 #[derive(Debug)]
 pub struct Executor {
     runner: ModelRunner,
+    threads: ThreadConfig,
     statistics: Arc<Statistics>,
 }
 
@@ -64,6 +68,10 @@ impl Runner for Executor {
     type Key = RunKey;
     type Input = RgbImage;
     type Output = RunOutput;
+
+    fn begin(&mut self) {
+        self.threads.give_way();
+    }
 
     fn run(&mut self, key: &RunKey, inputs: &[RgbImage], stop: &Stop) -> Result<Vec<RunOutput>, RunError> {
         let termination = Termination::new().map_err(RunError::new)?;
@@ -109,13 +117,13 @@ impl LoadedModel {
     pub async fn load(entry: ModelEntry, library: &Library, options: &LoadOptions) -> Result<Self, LoadError> {
         let (name, library, settings) = (entry.manifest.name.clone(), library.clone(), options.clone());
         let opening = spawn_blocking(move || {
-            let opened = open(&entry, &library, &settings)?;
+            let opened = apart(settings.runtime.threads, || open(&entry, &library, &settings))?;
             Ok((entry, opened))
         });
         let (entry, Opened { runners, provider, first_runs }) = opening.await.map_err(LoadError::Broken)??;
-        let n_executors = runners.len();
+        let (n_executors, threads) = (runners.len(), options.runtime.threads);
         let statistics = Arc::<Statistics>::default();
-        let executor = |runner| Executor { runner, statistics: Arc::clone(&statistics) };
+        let executor = |runner| Executor { runner, threads, statistics: Arc::clone(&statistics) };
         let executors = runners.into_iter().map(executor).collect();
         let (patch, width) = (entry.manifest.architecture.patch, entry.manifest.architecture.width);
         let cost = move |key: &RunKey| relative_cost(key, patch, width);
@@ -175,6 +183,15 @@ struct Opened {
     provider: String,
     /// What single images took in warm-up.
     first_runs: Vec<(RunKey, Duration)>,
+}
+
+/// Runs `work` on a thread of its own that gives way, as the threads of the sessions that it creates will then do. A panic goes on here.
+fn apart<T: Send>(threads: ThreadConfig, work: impl FnOnce() -> T + Send) -> T {
+    let work = || {
+        threads.give_way();
+        work()
+    };
+    thread::scope(|scope| scope.spawn(work).join().unwrap_or_else(|payload| resume_unwind(payload)))
 }
 
 fn open(entry: &ModelEntry, library: &Library, options: &LoadOptions) -> Result<Opened, LoadError> {

@@ -280,7 +280,7 @@ fn a_run_that_is_ended_fails_and_the_next_one_does_not() {
 
 #[test]
 fn bounded_spinning_is_accepted() {
-    let threads = ThreadConfig { intra_op: 2, spin_us: 100 };
+    let threads = ThreadConfig { intra_op: 2, spin_us: 100, nice: 0 };
     let mut runner = runner_with(&RuntimeConfig { threads, ..RuntimeConfig::default() });
     assert!(runner.run(&key(2, 2, 0), &[plain(2, 2, [1, 2, 3])]).is_ok());
 }

@@ -15,6 +15,7 @@ mod options;
 mod overload;
 mod security;
 mod segment;
+mod slow_readers;
 mod support;
 mod unary;
 mod watch;

@@ -14,7 +14,7 @@ use tokio_util::task::AbortOnDropHandle;
 use tracing::{info, warn};
 
 use crate::{
-    admin,
+    admin::{self, Refresh},
     config::ServeConfig,
     engine::{Engine, LoadError, LoadedModel, Repository, Watch},
     grpc::{self, GrpcError, Health, ListenError, Listener, ReloadError},
@@ -119,7 +119,7 @@ impl Server {
         let listener = bind_grpc(&config).await?;
         let address = listener.local_addr().map_err(|source| bind_failed(config.grpc.listen, "grpc.listen", source))?;
         let (ready, ready_watch) = watch::channel(false);
-        let admin = start_admin(&config, ready_watch).await?;
+        let admin = start_admin(&config, &engine, ready_watch).await?;
         let (draining, drain_watch) = watch::channel(false);
         let budget = Duration::from_secs_f64(config.shutdown.budget_s.max(0.0));
         let serving = AbortOnDropHandle::new(tokio::spawn(listener.serve(app, drain_watch, budget)));
@@ -222,7 +222,11 @@ struct Admin {
     _task: AbortOnDropHandle<io::Result<()>>,
 }
 
-async fn start_admin(config: &ServeConfig, ready: watch::Receiver<bool>) -> Result<Option<Admin>, ServerError> {
+async fn start_admin(
+    config: &ServeConfig,
+    engine: &Arc<Engine>,
+    ready: watch::Receiver<bool>,
+) -> Result<Option<Admin>, ServerError> {
     if !config.admin.enabled {
         return Ok(None);
     }
@@ -231,7 +235,9 @@ async fn start_admin(config: &ServeConfig, ready: watch::Receiver<bool>) -> Resu
     let listener = TcpListener::bind(config.admin.listen).await.map_err(failed)?;
     let address = listener.local_addr().map_err(failed)?;
     info!("metrics and probes on http://{address}");
-    let task = AbortOnDropHandle::new(tokio::spawn(admin::serve(listener, metrics, ready)));
+    let engine = Arc::clone(engine);
+    let refresh = Refresh::new(move || engine.observe());
+    let task = AbortOnDropHandle::new(tokio::spawn(admin::serve(listener, (metrics, refresh), ready)));
     Ok(Some(Admin { address, _task: task }))
 }
 

@@ -12,6 +12,7 @@ use crate::{
     engine::InferError,
     masks::MaskLimits,
     preprocess::DecodeLimits,
+    telemetry::record,
 };
 
 /// Most LiFT passes that a request may ask for.
@@ -103,14 +104,22 @@ impl Admission {
     pub fn admit(self: &Arc<Self>, tenant: Tenant, n_bytes: u64, retry_after: Duration) -> Result<Admitted, InferError> {
         let n_bytes = clamp(n_bytes);
         let entered = self.budget().enter(tenant, n_bytes);
-        entered.map_err(|exceeded| InferError::Overloaded { message: self.explain(exceeded), retry_after })?;
+        entered.map_err(|exceeded| {
+            record::refused(label(exceeded.limit));
+            InferError::Overloaded { message: self.explain(exceeded), retry_after }
+        })?;
         Ok(Admitted { admission: Arc::clone(self), tenant, n_bytes })
     }
 
     /// Requests in flight now.
     #[must_use]
     pub fn n_requests(&self) -> u64 {
-        self.budget().total().n_jobs as u64
+        self.load().n_jobs as u64
+    }
+
+    /// Requests and bytes in flight now.
+    pub(super) fn load(&self) -> Load {
+        self.budget().total()
     }
 
     fn explain(&self, Exceeded { limit, max, .. }: Exceeded) -> String {
@@ -138,6 +147,16 @@ impl Admission {
 impl Drop for Admitted {
     fn drop(&mut self) {
         self.admission.budget().leave(self.tenant, self.n_bytes);
+    }
+}
+
+/// Name of a bound for metric labels.
+fn label(limit: Limit) -> &'static str {
+    match limit {
+        Limit::Count => "requests",
+        Limit::Bytes => "bytes",
+        Limit::TenantCount => "tenant_requests",
+        Limit::TenantBytes | Limit::Buckets => "tenant_bytes",
     }
 }
 

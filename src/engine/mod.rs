@@ -18,6 +18,7 @@ mod input;
 mod kept;
 mod limits;
 mod model;
+mod observe;
 mod plan;
 mod question;
 mod repository;
@@ -52,7 +53,10 @@ pub use statistics::{Counts, RunTally, Statistics, Tally};
 pub use timing::{Source, Timing};
 pub use watch::{Change, Watch};
 
-use crate::{cache::CacheConfig, engine::cached::AnswerCache};
+use crate::{
+    cache::CacheConfig,
+    engine::{cached::AnswerCache, observe::Shown},
+};
 
 /// When it is worth trying again at the earliest: what is in flight and not with a model decodes, encodes or is sent.
 const MIN_RETRY: Duration = Duration::from_millis(50);
@@ -68,6 +72,7 @@ pub struct Engine {
     admission: Arc<Admission>,
     cpu: CpuPool,
     cache: Option<AnswerCache>,
+    shown: Shown,
 }
 
 /// Models by name and version.
@@ -92,6 +97,7 @@ impl Engine {
             admission,
             cpu: CpuPool::new(n_cpu_threads),
             cache: AnswerCache::new(cache),
+            shown: Shown::default(),
         }
     }
 

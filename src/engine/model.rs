@@ -19,7 +19,7 @@ use crate::{
     engine::{Statistics, graph_tools::GRAPH_TOOLS},
     manifest::{Manifest, ModelEntry, RepositoryError, ResizePolicy},
     runtime::{
-        FeatureKey, Library, ModelRunner, RunKey, RunOutput, RuntimeConfig, RuntimeError, RuntimeModel, Termination,
+        FeatureKey, Library, ModelRunner, Placement, RunKey, RunOutput, RuntimeConfig, RuntimeError, RuntimeModel, Termination,
         ThreadConfig, WarmUp,
     },
     telemetry::record,
@@ -85,7 +85,16 @@ impl Runner for Executor {
         let outputs = stop.during(end, || self.runner.run_until(key, inputs, termination)).map_err(RunError::new)?;
         // Times of a run are those of the whole batch, the same in every output.
         let infer = outputs.first().map(|first| first.backbone + first.lift + first.segment).unwrap_or_default();
-        self.statistics.run(inputs.len(), began.elapsed(), infer);
+        let elapsed = began.elapsed();
+        self.statistics.run(inputs.len(), elapsed, infer);
+        let manifest = self.runner.model().manifest();
+        let outputs_run = match (&key.features, key.segment) {
+            (Some(_), true) => "both",
+            (None, true) => "masks",
+            (_, false) => "features",
+        };
+        let n_cells = [key.height, key.width].map(|side| (side / manifest.architecture.patch.max(1)) as usize).iter().product();
+        record::image_cost(&manifest.name, outputs_run, n_cells, (inputs.len(), elapsed));
         Ok(outputs)
     }
 }
@@ -120,7 +129,7 @@ impl LoadedModel {
             let opened = apart(settings.runtime.threads, || open(&entry, &library, &settings))?;
             Ok((entry, opened))
         });
-        let (entry, Opened { runners, provider, first_runs }) = opening.await.map_err(LoadError::Broken)??;
+        let (entry, Opened { runners, provider, first_runs, placement }) = opening.await.map_err(LoadError::Broken)??;
         let (n_executors, threads) = (runners.len(), options.runtime.threads);
         let statistics = Arc::<Statistics>::default();
         let executor = |runner| Executor { runner, threads, statistics: Arc::clone(&statistics) };
@@ -130,6 +139,7 @@ impl LoadedModel {
         let recorder = Arc::new(Recorder { model: name.clone() });
         let batcher = Batcher::start(options.batch.clone(), executors, cost, recorder).map_err(LoadError::Start)?;
         first_runs.iter().for_each(|(key, time)| batcher.seed(key, 1, *time));
+        placement.iter().for_each(|(provider, n_nodes)| record::placement(&name, provider, *n_nodes));
         let version = entry.manifest.version;
         info!(model.name = %name, model.version = version, n_executors, %provider, "model {name}/{version} is ready");
         Ok(Self { entry, provider, n_executors, batch: options.batch.clone(), statistics, batcher })
@@ -183,6 +193,8 @@ struct Opened {
     provider: String,
     /// What single images took in warm-up.
     first_runs: Vec<(RunKey, Duration)>,
+    /// Nodes by the provider that ran them, where that is a question.
+    placement: Placement,
 }
 
 /// Runs `work` on a thread of its own that gives way, as the threads of the sessions that it creates will then do. A panic goes on here.
@@ -200,21 +212,25 @@ fn open(entry: &ModelEntry, library: &Library, options: &LoadOptions) -> Result<
     }
     let model =
         RuntimeModel::open(&entry.dir, &entry.manifest, &options.runtime, library, GRAPH_TOOLS).map_err(LoadError::Runtime)?;
-    let (mut used, mut first_runs) = (Vec::new(), Vec::new());
+    let (mut used, mut first_runs, mut placement) = (Vec::new(), Vec::new(), Placement::new());
     let mut runners = Vec::with_capacity(options.runtime.instances.max(1));
     for _ in 0..options.runtime.instances.max(1) {
         let mut runner = ModelRunner::new(&model);
         for [height, width] in warm_up_sizes(&entry.manifest, &options.warm_up) {
             let segment = entry.manifest.segmenter.is_some().then(|| RunKey::segment([height, width]));
             for key in [Some(model.default_key(height, width)), segment].into_iter().flatten() {
-                let WarmUp { providers, run_time } = runner.warm_up(&key).map_err(LoadError::Runtime)?;
+                let WarmUp { providers, run_time, placement: of_run } = runner.warm_up(&key).map_err(LoadError::Runtime)?;
                 used = providers;
+                // One runner is like another.
+                if runners.is_empty() {
+                    of_run.into_iter().for_each(|(provider, n_nodes)| *placement.entry(provider).or_default() += n_nodes);
+                }
                 first_runs.push((key, run_time));
             }
         }
         runners.push(runner);
     }
-    Ok(Opened { runners, provider: used.join(", "), first_runs })
+    Ok(Opened { runners, provider: used.join(", "), first_runs, placement })
 }
 
 /// The default size of the model, as a square where it depends on the image, and the configured ones, in patch multiples.

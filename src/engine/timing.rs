@@ -50,12 +50,14 @@ pub struct Timing {
 }
 
 impl Timing {
-    /// Name and time of each stage, for telemetry.
+    /// Name and time of each stage that the request went through, for telemetry.
     #[must_use]
-    pub fn stages(&self) -> [(&'static str, Duration); 10] {
-        [
-            ("receive", self.receive),
-            ("cache", self.cache),
+    pub fn stages(&self) -> Vec<(&'static str, Duration)> {
+        let before = vec![("receive", self.receive), ("cache", self.cache)];
+        if self.source != Source::Run {
+            return before;
+        }
+        let of_run = [
             ("decode", self.decode),
             ("resize", self.resize),
             ("queue", self.queue),
@@ -64,7 +66,8 @@ impl Timing {
             ("segment", self.segment),
             ("assemble", self.assemble),
             ("postprocess", self.postprocess),
-        ]
+        ];
+        [before, of_run.to_vec()].concat()
     }
 
     /// The graphs.

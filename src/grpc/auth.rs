@@ -24,6 +24,7 @@ use crate::{
         edge::TENANT,
         reloaded::{NamedFile, ReloadError, Reloaded},
     },
+    telemetry::record,
 };
 
 /// The other way to show a token.
@@ -107,7 +108,10 @@ pub(super) async fn authenticated(State(auth): State<Auth>, mut request: Request
             request.headers_mut().insert(TENANT, tenant);
             next.run(request).await
         }
-        Err(problem) => Status::unauthenticated(problem).into_http(),
+        Err(problem) => {
+            record::refused("token");
+            Status::unauthenticated(problem).into_http()
+        }
     }
 }
 

@@ -28,12 +28,15 @@ use tokio::{
 use tower::ServiceExt as _;
 use tracing::debug;
 
-use crate::grpc::{
-    GrpcConfig,
-    arriving::OfConnection,
-    calls::CallExecutor,
-    tls::Tls,
-    watched::{Activity, Watched},
+use crate::{
+    grpc::{
+        GrpcConfig,
+        arriving::OfConnection,
+        calls::CallExecutor,
+        tls::Tls,
+        watched::{Activity, Watched},
+    },
+    telemetry::record,
 };
 
 /// How long the headers of an HTTP/1.1 request may take, and how long such a connection may idle.
@@ -119,22 +122,30 @@ pub(super) async fn connection(
 ) {
     let activity = Activity::new();
     let stream = Watched::new(stream, activity.clone());
+    let mut open = record::connection_opened();
     let serving = async {
         match &terms.tls {
             None => serve(&terms, stream, app, draining).await,
             Some(tls) => match tls.accept(stream).await {
                 Ok(stream) => serve(&terms, stream, app, draining).await,
-                Err(error) => debug!(%error, "handshake failed"),
+                Err(error) => {
+                    debug!(%error, "handshake failed");
+                    "handshake"
+                }
             },
         }
     };
-    tokio::select! {
-        () = serving => {}
-        () = within(terms.idle, |limit| activity.ceased(limit)) => debug!("connection dropped: no byte came or went for the idle time"),
-    }
+    open.reason = tokio::select! {
+        reason = serving => reason,
+        () = within(terms.idle, |limit| activity.ceased(limit)) => {
+            debug!("connection dropped: no byte came or went for the idle time");
+            "idle"
+        }
+    };
 }
 
-async fn serve<S>(terms: &Terms, stream: S, app: Router, mut draining: watch::Receiver<bool>)
+/// Serves a connection, and says why it ended.
+async fn serve<S>(terms: &Terms, stream: S, app: Router, mut draining: watch::Receiver<bool>) -> &'static str
 where
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
@@ -145,22 +156,29 @@ where
     });
     let serving = terms.builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(app));
     tokio::pin!(serving);
-    let ended = tokio::select! {
-        ended = serving.as_mut() => ended,
+    let (ended, reason) = tokio::select! {
+        ended = serving.as_mut() => (ended, "peer"),
         () = turned_true(&mut draining) => {
             // GOAWAY: the client opens no further streams here, and the connection ends with its last call.
             serving.as_mut().graceful_shutdown();
-            serving.await
+            (serving.await, "drain")
         }
         () = within(terms.age.map(jittered), sleep) => {
             serving.as_mut().graceful_shutdown();
             match timeout(terms.grace, serving).await {
-                Ok(ended) => ended,
-                Err(_elapsed) => return debug!("connection dropped: its calls outlived its age and grace"),
+                Ok(ended) => (ended, "age"),
+                Err(_elapsed) => {
+                    debug!("connection dropped: its calls outlived its age and grace");
+                    return "age";
+                }
             }
         }
     };
-    if let Err(error) = ended {
-        debug!(%error, "connection ended early");
+    match ended {
+        Ok(()) => reason,
+        Err(error) => {
+            debug!(%error, "connection ended early");
+            "protocol"
+        }
     }
 }

@@ -14,7 +14,7 @@ use tracing::{Instrument as _, Span, field, info_span};
 
 use crate::{
     engine::{Caller, Clock, InferError},
-    grpc::{arriving::Arriving, prefix, sent, status::status, tail, traced},
+    grpc::{arriving::Arriving, prefix, sent, status::status, tail, timed, traced},
     telemetry::{RpcSpan, record},
 };
 
@@ -55,13 +55,18 @@ async fn answer(mut request: Request, next: Next) -> Response {
     let deadline = timeout(request.headers()).filter(|timeout| *timeout < MAX_TIMEOUT).map(|timeout| arrived + timeout);
     let caller = match caller(request.headers()) {
         Ok(caller) => caller,
-        Err(error) => return status(&error).into_http(),
+        Err(error) => {
+            record::refused("metadata");
+            return status(&error).into_http();
+        }
     };
     request.extensions_mut().insert(Clock { arrived, deadline, caller });
     let in_flight = record::call_began();
+    let is_timed = timed::is_timed(request.uri().path());
     let mut response = next.run(request.map(prefix::alone)).await;
     explain_codec(response.headers_mut());
-    sent::watch(tail::append(response), in_flight)
+    let response = sent::watch(tail::append(response), in_flight);
+    if is_timed { timed::timed(response) } else { response }
 }
 
 /// Tenant and priority of a call.
@@ -116,8 +121,10 @@ fn explain_codec(headers: &mut HeaderMap) {
     let is =
         |name: &str, expected: &str| headers.get(name).is_some_and(|value| value.as_bytes().starts_with(expected.as_bytes()));
     if is("grpc-status", OUT_OF_RANGE) {
+        record::refused("message_size");
         headers.insert("grpc-status", RESOURCE_EXHAUSTED);
     } else if is("grpc-status", INTERNAL) && is("grpc-message", UNREADABLE) {
+        record::refused("message_form");
         headers.insert("grpc-status", INVALID_ARGUMENT);
     }
 }

@@ -30,6 +30,7 @@ mod service;
 mod status;
 mod stream;
 pub mod tail;
+mod timed;
 mod tls;
 mod traced;
 mod watched;

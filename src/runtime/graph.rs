@@ -50,7 +50,7 @@ impl PlainGraph {
         let onnx = fs::read(path).map_err(|source| RuntimeError::Read { path: path.to_path_buf(), source })?;
         let graph = GraphFile::whole(path.to_path_buf(), onnx);
         let options = SessionOptions { library: library.clone(), providers: vec![Provider::Cpu], n_threads, spin_us: 0 };
-        Ok(Self { session: ViewSession::create(&graph, outputs, &options)?, path: path.to_path_buf() })
+        Ok(Self { session: ViewSession::create(&graph, outputs, &options, None)?, path: path.to_path_buf() })
     }
 
     /// Runs it.

@@ -20,6 +20,11 @@ impl<K: PartialEq, V> Lru<K, V> {
         self.entries.last_mut().map(|(_, value)| value)
     }
 
+    /// All values.
+    pub(super) fn values_mut(&mut self) -> impl Iterator<Item = &mut V> {
+        self.entries.iter_mut().map(|(_, value)| value)
+    }
+
     /// Adds a value, after forgetting the oldest when there is no room.
     pub(super) fn insert(&mut self, key: K, value: V) {
         self.make_room();

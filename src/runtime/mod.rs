@@ -13,6 +13,7 @@ mod graph_file;
 mod library;
 mod lru;
 mod model;
+mod placement;
 mod provider;
 mod runner;
 mod session;
@@ -27,6 +28,7 @@ pub use self::{
     graph_file::Prune,
     library::{Library, Versions},
     model::{FitPosition, GraphTools, PositionTable, RuntimeConfig, RuntimeModel},
+    placement::Placement,
     provider::Provider,
     runner::{ModelRunner, WarmUp},
     termination::Termination,

@@ -14,12 +14,15 @@ use ort::{
     session::SessionInputValue,
     value::{DynValue, TensorRef},
 };
+use tempfile::TempDir;
 
 use super::{
     cut::Cut,
     error::{RuntimeError, Source},
     lru::Lru,
     model::RuntimeModel,
+    placement::Placement,
+    provider::Provider,
     session::ViewSession,
     termination::Termination,
     values::Values,
@@ -41,6 +44,8 @@ pub struct ModelRunner {
     termination: Option<Termination>,
     /// Time that creating sessions took in all.
     creation: Duration,
+    /// Where sessions that are created now write down their runs.
+    profiles: Option<TempDir>,
 }
 
 /// What a first run told.
@@ -50,6 +55,8 @@ pub struct WarmUp {
     pub providers: Vec<&'static str>,
     /// Time of the run, without that of creating sessions.
     pub run_time: Duration,
+    /// Who ran the nodes of the sessions that were created for it; empty where the CPU is the only provider.
+    pub placement: Placement,
 }
 
 impl ModelRunner {
@@ -57,7 +64,14 @@ impl ModelRunner {
     #[must_use]
     pub fn new(model: &Arc<RuntimeModel>) -> Self {
         let sessions = Lru::new(model.max_sessions);
-        Self { model: Arc::clone(model), sessions, stacked: Vec::new(), termination: None, creation: Duration::ZERO }
+        Self {
+            model: Arc::clone(model),
+            sessions,
+            stacked: Vec::new(),
+            termination: None,
+            creation: Duration::ZERO,
+            profiles: None,
+        }
     }
 
     /// The shared part of the model.
@@ -71,15 +85,38 @@ impl ModelRunner {
     /// # Errors
     /// Those of [`ModelRunner::run`].
     pub fn warm_up(&mut self, key: &RunKey) -> Result<WarmUp, RuntimeError> {
+        let is_mixed = self.model.sessions.providers.iter().any(|provider| *provider != Provider::Cpu);
+        self.warm_up_with(key, is_mixed)
+    }
+
+    fn warm_up_with(&mut self, key: &RunKey, is_profiled: bool) -> Result<WarmUp, RuntimeError> {
         let n_bytes = key.height as usize * key.width as usize * 3;
         let unsupported = || self.unsupported_size(key);
         let image = RgbImage::new(key.height, key.width, vec![127; n_bytes]).ok_or_else(unsupported)?;
+        let no_place = |error| tracing::debug!(%error, "no place for profiles: which provider runs what will not be known");
+        self.profiles = if is_profiled { tempfile::tempdir().map_err(no_place).ok() } else { None };
         let (started, creation) = (Instant::now(), self.creation);
-        self.run(key, &[image])?;
+        let ran = self.run(key, &[image]);
+        let placement = self.placement();
+        self.profiles = None;
+        ran?;
         let run_time = started.elapsed().saturating_sub(self.creation - creation);
         let view = View::backbone(key, &self.model.manifest);
         let providers = self.sessions.find(&view).map(|session| session.providers.clone()).unwrap_or_default();
-        Ok(WarmUp { providers, run_time })
+        Ok(WarmUp { providers, run_time, placement })
+    }
+
+    /// Who ran what in sessions that were written down.
+    fn placement(&mut self) -> Placement {
+        let mut placement = Placement::new();
+        for session in self.sessions.values_mut() {
+            let of_session = session.placement().unwrap_or_else(|error| {
+                tracing::debug!(%error, "a profile cannot be read: which provider runs what is not known");
+                Placement::new()
+            });
+            of_session.into_iter().for_each(|(provider, n_nodes)| *placement.entry(provider).or_default() += n_nodes);
+        }
+        placement
     }
 
     /// Runs a batch that `termination` can end.
@@ -259,8 +296,10 @@ impl ModelRunner {
                 View::Segment => self.model.segmenter.as_ref(),
             };
             let graph = graph.ok_or_else(|| self.failed("the model has no head"))?;
+            // The runtime adds the second to the name, in which more sessions than one may be created.
+            let profile = self.profiles.as_ref().map(|folder| folder.path().join(self.creation.as_nanos().to_string()));
             let started = Instant::now();
-            let session = ViewSession::create(graph, view.outputs(), &self.model.sessions)?;
+            let session = ViewSession::create(graph, view.outputs(), &self.model.sessions, profile.as_deref())?;
             let elapsed = started.elapsed();
             self.creation += elapsed;
             let model = &self.model.manifest.name;

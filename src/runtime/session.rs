@@ -1,6 +1,6 @@
 //! One session of ONNX Runtime: how it is created, and how it is run.
 
-use std::{error::Error, path::Path, sync::Arc};
+use std::{error::Error, mem, path::Path, sync::Arc};
 
 use ort::{
     session::{Session, SessionInputValue, builder::GraphOptimizationLevel, builder::SessionBuilder},
@@ -11,6 +11,7 @@ use super::{
     error::{RuntimeError, Source},
     graph_file::GraphFile,
     library::Library,
+    placement::{Placement, take_profile},
     provider::{self, Provider},
     termination::Termination,
 };
@@ -31,14 +32,21 @@ pub(super) struct ViewSession {
     session: Session,
     outputs: Vec<String>,
     pub(super) providers: Vec<&'static str>,
+    /// Whether runs are written down.
+    is_profiled: bool,
 }
 
 impl ViewSession {
     /// Creates the session that computes `outputs` of a graph. A provider that is registered but finds no device fails only
-    /// here; when it is optional, the session is created without it.
-    pub(super) fn create(graph: &GraphFile, outputs: Vec<String>, options: &SessionOptions) -> Result<Self, RuntimeError> {
+    /// here; when it is optional, the session is created without it. With `profile`, runs are written down in files of that prefix.
+    pub(super) fn create(
+        graph: &GraphFile,
+        outputs: Vec<String>,
+        options: &SessionOptions,
+        profile: Option<&Path>,
+    ) -> Result<Self, RuntimeError> {
         let onnx = graph.view(&outputs).map_err(|source| failed(graph, &outputs, source))?;
-        let create = |providers: &[Provider]| create_on(graph, &onnx, &outputs, options, providers);
+        let create = |providers: &[Provider]| create_on(graph, &onnx, &outputs, options, (providers, profile));
         let (session, providers) = match create(&options.providers) {
             Err(error) if options.providers.iter().any(|provider| provider.is_optional()) => {
                 tracing::warn!(error = &error as &dyn Error, "no session on the optional providers, the others are tried");
@@ -47,7 +55,15 @@ impl ViewSession {
             }
             created => created?,
         };
-        Ok(Self { session, outputs, providers })
+        Ok(Self { session, outputs, providers, is_profiled: profile.is_some() })
+    }
+
+    /// Who ran what so far, if that was written down; from now on it is not.
+    pub(super) fn placement(&mut self) -> Result<Placement, Source> {
+        if !mem::take(&mut self.is_profiled) {
+            return Ok(Placement::new());
+        }
+        take_profile(Path::new(&self.session.end_profiling()?))
     }
 
     /// Whether the graph has an input of this name.
@@ -75,10 +91,13 @@ fn create_on(
     onnx: &[u8],
     outputs: &[String],
     options: &SessionOptions,
-    providers: &[Provider],
+    (providers, profile): (&[Provider], Option<&Path>),
 ) -> Result<(Session, Vec<&'static str>), RuntimeError> {
     let builder = configure(graph, options).map_err(|source| failed(graph, outputs, source))?;
     let (mut builder, providers) = provider::register(builder, providers)?;
+    if let Some(prefix) = profile {
+        builder = builder.with_profiling(prefix).map_err(|error| failed(graph, outputs, provider::erase(error)))?;
+    }
     let session = builder.commit_from_memory(onnx).map_err(|error| failed(graph, outputs, error.into()))?;
     Ok((session, providers))
 }

@@ -17,7 +17,17 @@ const STAGE: &str = "densevit_stage_duration_seconds";
 const BATCH: &str = "densevit_batch_size_images";
 const IN_FLIGHT: &str = "densevit_calls_in_flight";
 const READY: &str = "densevit_ready";
-const REFUSED: &str = "densevit_jobs_dropped_total";
+const DROPPED: &str = "densevit_jobs_dropped_total";
+const REFUSED: &str = "densevit_refusals_total";
+const CONNECTIONS: &str = "densevit_connections_open";
+const CONNECTIONS_ENDED: &str = "densevit_connections_ended_total";
+const IN_FLIGHT_BYTES: &str = "densevit_requests_in_flight_bytes";
+const IN_FLIGHT_REQUESTS: &str = "densevit_requests_in_flight";
+const QUEUE_JOBS: &str = "densevit_queue_jobs";
+const QUEUE_BYTES: &str = "densevit_queue_bytes";
+const IMAGE_COST: &str = "densevit_image_cost_seconds";
+const MODEL: &str = "densevit_model_info";
+const PLACEMENT: &str = "densevit_provider_nodes";
 const RUN: &str = "densevit_run_duration_seconds";
 const PREDICTION: &str = "densevit_run_prediction_ratio";
 const DRAIN: &str = "densevit_queue_drain_seconds";
@@ -47,18 +57,24 @@ pub fn describe() {
     describe_histogram!(BATCH, Unit::Count, "Images that shared a run, one observation a run.");
     describe_gauge!(IN_FLIGHT, Unit::Count, "Calls that are being answered.");
     describe_gauge!(READY, Unit::Count, "1 while the server takes requests.");
-    describe_counter!(REFUSED, Unit::Count, "Jobs that left the queue without a run, by reason.");
+    describe_counter!(DROPPED, Unit::Count, "Jobs that left the queue without a run, by reason.");
+    describe_counter!(REFUSED, Unit::Count, "Calls that were refused before they came to a queue, by reason.");
+    describe_gauge!(CONNECTIONS, Unit::Count, "Connections that are open, in handshakes too.");
+    describe_counter!(CONNECTIONS_ENDED, Unit::Count, "Connections that have ended, by reason.");
+    describe_gauge!(IN_FLIGHT_REQUESTS, Unit::Count, "Requests that were admitted, from arrival to answer.");
+    describe_gauge!(IN_FLIGHT_BYTES, Unit::Bytes, "Memory of admitted requests as limits.max_in_flight_bytes counts it.");
+    describe_gauge!(QUEUE_JOBS, Unit::Count, "Jobs of a model's batcher, waiting or running.");
+    describe_gauge!(QUEUE_BYTES, Unit::Bytes, "Memory of their inputs.");
+    describe_histogram!(IMAGE_COST, Unit::Seconds, "Time of a run over its images, by patches of an image and outputs.");
+    describe_gauge!(MODEL, Unit::Count, "1 for a model that answers requests, with the providers of its sessions.");
+    describe_gauge!(PLACEMENT, Unit::Count, "Nodes that a provider ran in warm-up, where there are several.");
     describe_histogram!(RUN, Unit::Seconds, "Time of a batch on its executor, as predicted and as it was (kind).");
     describe_histogram!(PREDICTION, Unit::Count, "Predicted time of a batch over its actual time.");
     describe_gauge!(DRAIN, Unit::Seconds, "Predicted time until everything inside is done, after the last run.");
     describe_counter!(HITS, Unit::Count, "Images that were answered from the cache.");
     describe_counter!(MISSES, Unit::Count, "Images that were run although there is a cache.");
     describe_counter!(SHARED, Unit::Count, "Images that were answered by the run of an equal request in flight.");
-    describe_counter!(
-        EVICTIONS,
-        Unit::Count,
-        "Answers that left the cache: for space, or because their model was replaced or unloaded."
-    );
+    describe_counter!(EVICTIONS, Unit::Count, "Answers that left the cache, for space or with their model.");
     describe_gauge!(CACHE_BYTES, Unit::Bytes, "Memory of the answers in the cache.");
     describe_gauge!(CACHE_ENTRIES, Unit::Count, "Answers in the cache.");
     describe_counter!(SPANS, Unit::Count, "Spans of traces, by outcome: sent, failed, dropped.");
@@ -96,9 +112,53 @@ pub fn run(model: &str, predicted: Option<Duration>, actual: Duration, drain_tim
     gauge!(DRAIN, "model" => model.to_owned()).set(drain_time.as_secs_f64());
 }
 
+/// A run of `n_images` of `n_cells` patches each took `time`; `outputs` is "features", "masks" or "both". Patches are told by the next power
+/// of two, so that any number of sizes makes few series.
+pub fn image_cost(model: &str, outputs: &'static str, n_cells: usize, (n_images, time): (usize, Duration)) {
+    let cells = n_cells.next_power_of_two().to_string();
+    #[expect(clippy::cast_precision_loss, reason = "batch sizes are small")]
+    let cost = time.as_secs_f64() / n_images.max(1) as f64;
+    histogram!(IMAGE_COST, "model" => model.to_owned(), "outputs" => outputs, "cells" => cells).record(cost);
+}
+
+/// What waits and runs in a model's batcher now.
+pub fn queue(model: &str, n_jobs: usize, n_bytes: usize, drain_time: Duration) {
+    gauge!(QUEUE_JOBS, "model" => model.to_owned()).set(count(n_jobs));
+    gauge!(QUEUE_BYTES, "model" => model.to_owned()).set(count(n_bytes));
+    gauge!(DRAIN, "model" => model.to_owned()).set(drain_time.as_secs_f64());
+}
+
+/// What is admitted now.
+pub fn admitted(n_requests: usize, n_bytes: usize) {
+    gauge!(IN_FLIGHT_REQUESTS).set(count(n_requests));
+    gauge!(IN_FLIGHT_BYTES).set(count(n_bytes));
+}
+
+/// Whether a model answers requests, and on which providers.
+pub fn model(name: &str, version: u32, provider: &str, is_loaded: bool) {
+    let (version, provider) = (version.to_string(), provider.to_owned());
+    gauge!(MODEL, "model" => name.to_owned(), "version" => version, "provider" => provider).set(f64::from(u8::from(is_loaded)));
+}
+
+/// Nodes that a provider ran.
+pub fn placement(model: &str, provider: &str, n_nodes: usize) {
+    gauge!(PLACEMENT, "model" => model.to_owned(), "provider" => provider.to_owned()).set(count(n_nodes));
+}
+
+/// The last part of an answer was given to the connection.
+pub fn sent(time: Duration) {
+    histogram!(STAGE, "stage" => "send").record(time);
+}
+
+/// A call was refused before it came to a queue: "token", "metadata", "message_size", "message_form", "requests", "bytes",
+/// "tenant_requests", "tenant_bytes".
+pub fn refused(reason: &'static str) {
+    counter!(REFUSED, "reason" => reason).increment(1);
+}
+
 /// A job left the queue without a run: "full", "tenant_full", "buckets", "too_late", "closed", "expired", "cancelled".
 pub fn dropped(model: &str, reason: &'static str) {
-    counter!(REFUSED, "model" => model.to_owned(), "reason" => reason).increment(1);
+    counter!(DROPPED, "model" => model.to_owned(), "reason" => reason).increment(1);
 }
 
 /// An image was answered with a cache there.
@@ -117,10 +177,8 @@ pub fn cache_evicted(reason: &'static str, n_answers: usize) {
 
 /// What the cache holds now.
 pub fn cache_size(n_bytes: usize, n_answers: usize) {
-    #[expect(clippy::cast_precision_loss, reason = "memory is far below 2^53 bytes")]
-    gauge!(CACHE_BYTES).set(n_bytes as f64);
-    #[expect(clippy::cast_precision_loss, reason = "as above")]
-    gauge!(CACHE_ENTRIES).set(n_answers as f64);
+    gauge!(CACHE_BYTES).set(count(n_bytes));
+    gauge!(CACHE_ENTRIES).set(count(n_answers));
 }
 
 /// Whether the server takes requests.
@@ -143,4 +201,30 @@ impl Drop for CallInFlight {
     fn drop(&mut self) {
         gauge!(IN_FLIGHT).decrement(1.0);
     }
+}
+
+/// A connection that is open; ends with the value.
+#[derive(Debug)]
+pub struct OpenConnection {
+    /// Why it ended: "peer", "drain", "age", "idle", "handshake", "protocol"; "dropped" while nobody says another.
+    pub reason: &'static str,
+}
+
+/// A connection was accepted.
+#[must_use]
+pub fn connection_opened() -> OpenConnection {
+    gauge!(CONNECTIONS).increment(1.0);
+    OpenConnection { reason: "dropped" }
+}
+
+impl Drop for OpenConnection {
+    fn drop(&mut self) {
+        gauge!(CONNECTIONS).decrement(1.0);
+        counter!(CONNECTIONS_ENDED, "reason" => self.reason).increment(1);
+    }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "counts and memory are far below 2^53")]
+fn count(value: usize) -> f64 {
+    value as f64
 }

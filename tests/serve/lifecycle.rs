@@ -56,11 +56,62 @@ async fn the_admin_port_tells_probes_and_metrics() {
     assert!(http_get(admin, "/livez").await.starts_with("HTTP/1.1 200"));
     assert!(http_get(admin, "/readyz").await.starts_with("HTTP/1.1 200"));
     let metrics = http_get(admin, "/metrics").await;
-    for name in
-        ["densevit_request_duration_seconds_bucket", "densevit_stage_duration_seconds_sum", "densevit_batch_size_images_count"]
-    {
+    for name in [
+        "densevit_request_duration_seconds_bucket",
+        "densevit_stage_duration_seconds_sum{stage=\"assemble\"}",
+        "densevit_stage_duration_seconds_count{stage=\"send\"}",
+        "densevit_batch_size_images_count",
+        "densevit_image_cost_seconds_count{model=\"tiny\",outputs=\"features\",cells=\"4\"}",
+        "densevit_model_info{model=\"tiny\",version=\"1\",provider=\"cpu\"} 1",
+        "densevit_queue_jobs{model=\"tiny\"}",
+        "densevit_requests_in_flight_bytes",
+        "densevit_connections_open",
+    ] {
         assert!(metrics.contains(name), "{name} is missing in\n{metrics}");
     }
+    server.stop().await;
+}
+
+/// The value of a series.
+fn value(metrics: &str, series: &str) -> f64 {
+    metrics.lines().find_map(|line| line.strip_prefix(series)?.trim().parse().ok()).unwrap_or(0.0)
+}
+
+#[tokio::test]
+async fn what_is_refused_before_a_queue_is_counted_by_reason() {
+    let settings = [
+        ("admin.enabled", "true"),
+        ("admin.listen", "127.0.0.1:0"),
+        ("grpc.max_message_bytes", "100000"),
+        ("limits.max_in_flight_bytes", "200000"),
+    ];
+    let server = server_with(&settings).await;
+    let count = async |reason: &str| {
+        value(&http_get(server.admin(), "/metrics").await, &format!("densevit_refusals_total{{reason=\"{reason}\"}}"))
+    };
+    let image = |n_bytes| encoded(bytes::Bytes::from(vec![0; n_bytes]));
+    let mut with_bad_name = tonic::Request::new(request(image(10), features(0)));
+    with_bad_name.metadata_mut().insert("densevit-tenant", "a b".parse().unwrap());
+    let calls = [
+        ("message_size", tonic::Request::new(request(image(200_000), features(0)))),
+        ("metadata", with_bad_name),
+        // 256 x 256 pixels, twice, of three bytes each.
+        ("bytes", tonic::Request::new(request(encoded(png(256, 256)), features(0)))),
+    ];
+    for (reason, call) in calls {
+        // Other tests of this process count as well, so that more may be there.
+        let before = count(reason).await;
+        client(&server).await.extract(call).await.unwrap_err();
+        assert!(count(reason).await > before, "{reason}");
+    }
+    let tokens = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(tokens.path(), format!("[a]\nsha256 = [\"{}\"]\n", "0".repeat(64))).unwrap();
+    let locked = server_with(&[("grpc.auth.tokens", tokens.path().to_str().unwrap())]).await;
+    let before = count("token").await;
+    let status = client(&locked).await.extract(request(image(10), features(0))).await.unwrap_err();
+    assert_eq!(status.code(), Code::Unauthenticated);
+    assert!(count("token").await > before);
+    locked.stop().await;
     server.stop().await;
 }
 

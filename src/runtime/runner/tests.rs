@@ -259,6 +259,19 @@ fn what_the_model_does_not_offer_is_refused_by_name() {
 }
 
 #[test]
+fn a_profiled_warm_up_tells_who_ran_the_nodes_and_leaves_sessions_that_run() {
+    let mut runner = runner();
+    let both = RunKey { segment: true, ..key(2, 2, 1) };
+    let placement = runner.warm_up_with(&both, true).unwrap().placement;
+    assert_eq!(placement.keys().map(String::as_str).collect::<Vec<_>>(), ["cpu"]);
+    assert!(placement["cpu"] >= 3, "three graphs have a node each, {placement:?}");
+    assert!(runner.warm_up_with(&both, true).unwrap().placement.is_empty(), "no session was created for it");
+    assert!(runner.warm_up(&key(2, 2, 0)).unwrap().placement.is_empty(), "there is nobody else");
+    let outputs = runner.run(&key(2, 2, 0), &[plain(2, 2, [5, 6, 7])]).unwrap();
+    assert_close(features(&outputs[0]).map.at(0, 0), [5.0, 6.0, 7.0]);
+}
+
+#[test]
 fn warm_up_names_the_provider() {
     let mut runner = runner();
     let key = runner.model().default_key(4, 4);

@@ -1,5 +1,7 @@
 //! Which server a client command talks to: one that runs, or one in this process for the time of the command.
 
+use std::time::Duration;
+
 use anyhow::Context as _;
 use clap::Args;
 use tokio::{
@@ -12,6 +14,9 @@ use crate::{
     grpc::client::Client,
     server::Server,
 };
+
+/// How long files that are being written when a command ends may take.
+const LAST_WRITES: Duration = Duration::from_secs(1);
 
 /// Flags that choose the server.
 #[derive(Debug, Args)]
@@ -45,8 +50,8 @@ impl TargetArgs {
                 }
             }
         });
-        // Work that still runs on blocking threads must not hold the prompt back.
-        runtime.shutdown_background();
+        // Writes that have begun must leave no scratch; longer work on blocking threads must not hold the prompt back.
+        runtime.shutdown_timeout(LAST_WRITES);
         outcome
     }
 

@@ -1,8 +1,12 @@
-//! A connection that knows when its last byte came or went.
+//! A connection that knows when its last byte came or went, and that does not end before its peer has read everything.
 //!
 //! # Design
 //! HTTP/2 pings find a peer that has vanished, but only once both sides speak HTTP/2: a peer that connects and says nothing, or half of a
 //! greeting, would hold its place for ever. Bytes are the one sign of life that all stages share; a live peer answers pings.
+//!
+//! Closing a socket in which bytes of the peer lie unread (there are always some: it acknowledges what it receives) resets the connection, and the
+//! system throws away what it had not sent yet. So after the last byte this side is closed for writing only, and what still comes is
+//! read and dropped, until the peer closes too or has been waited for long enough.
 
 use std::{
     io,
@@ -11,14 +15,17 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
     time::Duration,
 };
 
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
-    time::{Instant, sleep},
+    time::{Instant, Sleep, sleep},
 };
+
+/// How long a peer may take to read the rest and close its side.
+const LINGER: Duration = Duration::from_secs(2);
 
 /// When the last byte came or went.
 #[derive(Clone, Debug)]
@@ -57,12 +64,14 @@ impl Activity {
 pub(super) struct Watched<S> {
     inner: S,
     activity: Activity,
+    /// Runs since this side was closed.
+    linger: Option<Pin<Box<Sleep>>>,
 }
 
 impl<S> Watched<S> {
     /// Notes in `activity` what happens on `inner`.
     pub(super) fn new(inner: S, activity: Activity) -> Self {
-        Self { inner, activity }
+        Self { inner, activity, linger: None }
     }
 }
 
@@ -77,7 +86,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Watched<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let polled = Pin::new(&mut self.inner).poll_write(cx, buf);
         self.note(polled)
@@ -97,7 +106,21 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.inner).poll_shutdown(cx)
+        if self.linger.is_none() {
+            ready!(Pin::new(&mut self.inner).poll_shutdown(cx))?;
+        }
+        let mut dropped = [0; 4096];
+        loop {
+            let mut buffer = ReadBuf::new(&mut dropped);
+            match Pin::new(&mut self.inner).poll_read(cx, &mut buffer) {
+                // A peer that is gone has read all that it will.
+                Poll::Ready(Err(_)) => return Poll::Ready(Ok(())),
+                Poll::Ready(Ok(())) if buffer.filled().is_empty() => return Poll::Ready(Ok(())),
+                Poll::Ready(Ok(())) => {}
+                Poll::Pending => break,
+            }
+        }
+        self.linger.get_or_insert_with(|| Box::pin(sleep(LINGER))).as_mut().poll(cx).map(Ok)
     }
 }
 
@@ -116,6 +139,7 @@ mod tests {
 
     use tokio::{
         io::{AsyncReadExt as _, AsyncWriteExt as _, duplex},
+        net::{TcpListener, TcpStream},
         time::timeout,
     };
 
@@ -137,5 +161,43 @@ mod tests {
         let before = Instant::now();
         activity.ceased(limit).await;
         assert_eq!(before.elapsed(), limit);
+    }
+    #[tokio::test]
+    async fn a_peer_that_reads_late_gets_everything_although_its_own_bytes_were_not_read() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut peer = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (own, _address) = listener.accept().await.unwrap();
+        let closing = tokio::spawn(async move {
+            let mut own = Watched::new(own, Activity::new());
+            // More than the buffers between the two hold.
+            own.write_all(&vec![7; 16 << 20]).await.unwrap();
+            own.shutdown().await.unwrap();
+        });
+        peer.write_all(&[1; 1000]).await.unwrap();
+        let mut received = Vec::new();
+        let mut part = vec![0; 1 << 20];
+        loop {
+            let n_bytes = peer.read(&mut part).await.unwrap();
+            if n_bytes == 0 {
+                break;
+            }
+            received.extend_from_slice(&part[..n_bytes]);
+            // As a client does that grants its sender room.
+            let _closed = peer.write_all(&[1; 13]).await;
+            sleep(Duration::from_millis(1)).await;
+        }
+        assert_eq!(received.len(), 16 << 20);
+        drop(peer);
+        closing.await.unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_peer_that_never_closes_is_not_waited_for_for_ever() {
+        let (mut peer, own) = duplex(64);
+        let mut own = Watched::new(own, Activity::new());
+        let before = Instant::now();
+        own.shutdown().await.unwrap();
+        assert_eq!(before.elapsed(), LINGER);
+        assert_eq!(peer.read(&mut [0]).await.unwrap(), 0, "it was told at once");
     }
 }

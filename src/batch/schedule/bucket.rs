@@ -10,7 +10,7 @@ use std::collections::VecDeque;
 use tokio::time::Instant;
 
 use super::{
-    cost::{CostModel, duration},
+    cost::{CostModel, UsualCost, duration},
     shares::Flow,
 };
 use crate::batch::caller::Tenant;
@@ -47,6 +47,7 @@ pub(super) struct Bucket<K, T> {
     /// Relative cost of an image, for predictions before the first run.
     pub(super) size: f64,
     pub(super) cost: CostModel,
+    pub(super) usual: UsualCost,
     pub(super) lanes: Vec<Lane<T>>,
     /// Jobs that cannot be answered in time any more, as far as one knows.
     late: Vec<Entry<T>>,
@@ -96,7 +97,8 @@ impl<T> Lane<T> {
 
 impl<K, T> Bucket<K, T> {
     pub(super) fn new(key: K, size: f64, cost: CostModel) -> Self {
-        Self { key, size, cost, lanes: Vec::new(), late: Vec::new(), n_waiting: 0, n_running: 0, last_used: 0 }
+        let usual = UsualCost::default();
+        Self { key, size, cost, usual, lanes: Vec::new(), late: Vec::new(), n_waiting: 0, n_running: 0, last_used: 0 }
     }
 
     /// Jobs that wait and may be in time.

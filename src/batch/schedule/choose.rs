@@ -8,7 +8,7 @@ use super::{
     Launch, Member, Run, Schedule,
     bucket::{Bucket, Entry, Rank},
     cost::{Line, count, duration},
-    shares::Flow,
+    shares::{Flow, Turn},
 };
 
 /// What a batch may cost more for each image than the largest one, so that its members need not wait for more companions. A
@@ -53,7 +53,7 @@ impl<K: Clone + Eq + Hash, T> Schedule<K, T> {
     /// The bucket that runs next.
     fn choose(&self, now: Instant) -> Option<usize> {
         let turn = self.shares.turn();
-        let mut candidates: Vec<Candidate> = self.candidates(now, &turn).collect();
+        let mut candidates: Vec<Candidate> = self.candidates(now, |flow| turn.is_of(flow)).collect();
         if candidates.is_empty() {
             // Whoever has credit still waits for companions.
             candidates = self.candidates(now, |_| true).collect();
@@ -91,7 +91,7 @@ impl<K: Clone + Eq + Hash, T> Schedule<K, T> {
     /// Takes the most urgent jobs of a bucket: those whose turn it is, then others, as long as these add no more time than a run of their own
     /// would have cost anyhow. So a tenant that floods fills the batches of another, but does not stretch them.
     fn take_batch(&mut self, now: Instant, bucket_idx: usize) -> Vec<Entry<T>> {
-        let backlog = self.buckets.iter().map(|bucket| self.waiting_work(bucket)).sum();
+        let backlog = self.backlog();
         let Some(line) = self.buckets.get(bucket_idx).map(|bucket| self.line(bucket)) else { return Vec::new() };
         let careful = self.buckets.get(bucket_idx).map_or(line, |bucket| bucket.cost.careful(line));
         let Self { buckets, shares, config, .. } = self;
@@ -121,7 +121,6 @@ impl<K: Clone + Eq + Hash, T> Schedule<K, T> {
             fits = if own_fits == 0 { fits } else { fits.min(own_fits) };
             entries.extend(bucket.pop(lane_idx));
         }
-        drop(turn);
         entries.iter().for_each(|entry| shares.stop_waiting(entry.flow));
         entries
     }
@@ -158,9 +157,9 @@ impl<K: Clone + Eq + Hash, T> Schedule<K, T> {
 }
 
 /// The lane whose head is next, and whether it is its turn.
-fn next_lane<K, T>(bucket: &Bucket<K, T>, turn: impl Fn(Flow) -> bool) -> Option<(usize, bool)> {
+fn next_lane<K, T>(bucket: &Bucket<K, T>, turn: &Turn) -> Option<(usize, bool)> {
     let heads =
-        bucket.lanes.iter().enumerate().filter_map(|(idx, lane)| Some((Reverse(turn(lane.flow)), lane.head()?.rank, idx)));
+        bucket.lanes.iter().enumerate().filter_map(|(idx, lane)| Some((Reverse(turn.is_of(lane.flow)), lane.head()?.rank, idx)));
     heads.min().map(|(Reverse(is_in_turn), _, idx)| (idx, is_in_turn))
 }
 

@@ -11,7 +11,7 @@
 //! followed within some 20 runs. The first runs count as they are. Rejected: a table of times by batch size (learns each size alone), a Kalman filter (the same line,
 //! with noise levels that nobody knows).
 
-use std::time::Duration;
+use std::{cell::Cell, time::Duration};
 
 use tokio::time::Instant;
 
@@ -54,6 +54,24 @@ pub(super) struct CostModel {
     deviation: f64,
     last_run: Option<Instant>,
     line: Line,
+}
+
+/// What an image costs in batches as large as pays. Every decision asks this of every bucket, and seldom has it changed since.
+#[derive(Clone, Debug, Default)]
+pub(super) struct UsualCost(Cell<Option<(Line, usize, f64)>>);
+
+impl UsualCost {
+    /// Seconds of an image on a line, in batches of at most `max` and no larger than pays.
+    pub(super) fn seconds(&self, line: Line, max: usize, tolerance: f64) -> f64 {
+        if let Some((of_line, of_max, seconds)) = self.0.get()
+            && (of_line, of_max) == (line, max)
+        {
+            return seconds;
+        }
+        let seconds = line.per_image(line.paying_size(max, 0.0, tolerance));
+        self.0.set(Some((line, max, seconds)));
+        seconds
+    }
 }
 
 impl Line {

@@ -20,9 +20,8 @@ impl<K: Clone + Eq + Hash, T> Schedule<K, T> {
     /// Time until everything inside is done.
     #[must_use]
     pub fn drain_time(&self, now: Instant) -> Duration {
-        let waiting: f64 = self.buckets.iter().map(|bucket| self.waiting_work(bucket)).sum();
         let running: f64 = self.remaining(now).sum();
-        duration((waiting + running) / count(self.running.len().max(1)))
+        duration((self.backlog() + running) / count(self.running.len().max(1)))
     }
 
     /// What refusals for lack of room tell: when what is inside now will be done.
@@ -42,8 +41,12 @@ impl<K: Clone + Eq + Hash, T> Schedule<K, T> {
         if n_waiting == 0 {
             return 0.0;
         }
-        let line = self.line(bucket);
-        line.per_image(self.usual_size(line, n_waiting)) * count(n_waiting)
+        self.usual_cost(bucket, n_waiting) * count(n_waiting)
+    }
+
+    /// Seconds of all work that waits.
+    pub(super) fn backlog(&self) -> f64 {
+        self.buckets.iter().map(|bucket| self.waiting_work(bucket)).sum()
     }
 
     /// The refusal of a job that would be late, to be answered at `deadline`.
@@ -57,11 +60,15 @@ impl<K: Clone + Eq + Hash, T> Schedule<K, T> {
     ) -> Option<BatchError> {
         let deadline = deadline?;
         let bucket = self.buckets.get(bucket_idx)?;
+        let left = deadline.saturating_duration_since(now).as_secs_f64();
+        if self.drain_time(now).as_secs_f64() + self.usual_cost(bucket, bucket.n_waiting() + 1) <= left {
+            // In time even as the last of all that is inside: who goes first need not be found out.
+            return None;
+        }
         let (before, own) = self.before(now, bucket_idx, flow, (due, deadline));
         if before <= 0.0 {
             return None;
         }
-        let left = deadline.saturating_duration_since(now).as_secs_f64();
         let own = own.min(bucket.cost.rules_out(now));
         if before + own <= left {
             return None;
@@ -83,8 +90,7 @@ impl<K: Clone + Eq + Hash, T> Schedule<K, T> {
             if bucket.n_waiting() == 0 && !is_own {
                 continue;
             }
-            let line = self.line(bucket);
-            let per_image = line.per_image(self.usual_size(line, bucket.n_waiting() + usize::from(is_own)));
+            let per_image = self.usual_cost(bucket, bucket.n_waiting() + usize::from(is_own));
             if is_own {
                 own = per_image;
             }
@@ -102,9 +108,10 @@ impl<K: Clone + Eq + Hash, T> Schedule<K, T> {
         ((mine + others + running) / count(self.running.len().max(1)), own)
     }
 
-    fn usual_size(&self, line: Line, n_waiting: usize) -> usize {
-        let max = self.config.max_batch_size.min(n_waiting.max(1));
-        line.paying_size(max, 0.0, TOLERANCE)
+    /// Seconds of each image of a bucket in batches as they are usual while so many wait.
+    fn usual_cost(&self, bucket: &Bucket<K, T>, n_waiting: usize) -> f64 {
+        let (line, max) = (self.line(bucket), self.config.max_batch_size.min(n_waiting.max(1)));
+        bucket.usual.seconds(line, max, TOLERANCE)
     }
 
     /// Seconds that each batch that runs will still take.

@@ -133,16 +133,18 @@ impl Shares {
         }
     }
 
-    /// Whether it is the flow's turn: it, and its tenant, have credit among those that wait now.
-    pub(super) fn turn(&self) -> impl Fn(Flow) -> bool + '_ {
+    /// Whose turn it is: flows that have credit among those that wait now, as their tenants have.
+    pub(super) fn turn(&self) -> Turn {
         let floor = self.least_served().unwrap_or(self.floor);
         let has_credit = |share: Share, floor: f64| share.served <= floor || share.served < floor + self.quantum;
-        move |flow: Flow| {
-            let account = self.tenants.get(flow.tenant_idx).filter(|account| has_credit(account.share, floor));
-            account.is_some_and(|account| {
-                has_credit(account.priority(flow.priority), account.least_served().unwrap_or(account.floor))
-            })
-        }
+        let of_account = |account: &Account| {
+            if !(account.share.is_waiting() && has_credit(account.share, floor)) {
+                return Default::default();
+            }
+            let floor = account.least_served().unwrap_or(account.floor);
+            account.priorities.map(|share| has_credit(share, floor))
+        };
+        Turn(self.tenants.iter().map(of_account).collect())
     }
 
     /// Seconds on the executors that others, who have `waiting` seconds of work, get before a flow had `own` seconds more. `waiting`
@@ -227,6 +229,17 @@ impl Account {
 
 fn least<'a>(shares: impl Iterator<Item = &'a Share>) -> Option<f64> {
     shares.filter(|share| share.is_waiting()).map(|share| share.served).min_by(f64::total_cmp)
+}
+
+/// Whose turn it is, by tenant and priority; of those that have work waiting.
+#[derive(Clone, Debug)]
+pub(super) struct Turn(Vec<[bool; Priority::ALL.len()]>);
+
+impl Turn {
+    /// Whether it is the turn of a flow.
+    pub(super) fn is_of(&self, flow: Flow) -> bool {
+        self.0.get(flow.tenant_idx).and_then(|account| account.get(flow.priority.idx())).is_some_and(|is_in_turn| *is_in_turn)
+    }
 }
 
 /// Seconds of work that wait, by tenant, and by priority of one tenant.

@@ -77,8 +77,8 @@ test: setup-train ## Check everything: lint, unit and integration tests, the rea
 	@if $(CARGO) tree --locked -p densevit -i tch >/dev/null 2>&1; then echo "test: densevit depends on tch" >&2; exit 1; fi
 	@echo "test: all passed"
 
-bench: setup ## Images per CPU-second behind gRPC against a raw ONNX Runtime loop; milliseconds of masks; policies of scheduling; the table of targets
-	@status=0; for bench in gateway masks policies; do $(CARGO) bench --locked --bench $$bench || status=1; done; $(PYTHON) benches/table.py; exit $$status
+bench: setup ## Images per CPU-second behind gRPC against a raw ONNX Runtime loop; large answers over HTTP/2; milliseconds of masks; policies of scheduling; the table of targets
+	@status=0; for bench in gateway wire masks policies; do $(CARGO) bench --locked --bench $$bench || status=1; done; $(PYTHON) benches/table.py; exit $$status
 
 load: setup ## Load profiles with ghz (needs Go once): latency, throughput, knee, overload
 	@deploy/load/run.sh

@@ -6,7 +6,7 @@
 //! Everything that can be refused is refused before work is spent: the options against the manifest, the image's size from its
 //! header, the memory against the budget, the region and the points against the geometry; only then does a request reach the
 //! queue. Decoding, resizing and encoding run on a bounded share of blocking threads ([`CpuPool`]), the model on the batcher's
-//! executors; the async threads only wait. With a response cache ([`cached`]), most of that is left out for what was asked before.
+//! executors; the async threads only wait. With a response cache ([`cache`](crate::cache)), most of that is left out for what was asked before.
 
 mod cached;
 mod cpu;

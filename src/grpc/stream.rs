@@ -229,7 +229,7 @@ async fn send<X: Exchange>(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::engine::Limits;
+    use crate::{cache::CacheConfig, engine::Limits};
 
     /// A call whose requests all panic.
     struct Panics;
@@ -254,7 +254,7 @@ mod tests {
             Vec::new()
         }
 
-        fn messages(_id: String, (): (), _chunked: bool) -> Box<dyn Iterator<Item = ()> + Send> {
+        fn messages(_id: String, (): (), _chunked: bool) -> Box<dyn Iterator<Item = Tailed<()>> + Send> {
             Box::new(std::iter::empty())
         }
 
@@ -263,7 +263,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_request_that_panics_is_answered_by_its_id() {
-        let engine = Arc::new(Engine::new(String::new(), Limits::default(), 1));
+        let engine = Arc::new(Engine::new(String::new(), Limits::default(), &CacheConfig::default(), 1));
         let (id, outcome) = start::<Panics>(&engine, Panics::open(()), Clock::unlimited()).await;
         assert!(id == "7" && matches!(outcome, Err(InferError::Internal { .. })), "{outcome:?}");
     }

@@ -260,12 +260,15 @@ impl<K: Clone + Eq + Hash, T> Schedule<K, T> {
         Left::Nothing
     }
 
-    /// A worker has ended its batch. Only the time of a run that went `well` tells about others.
+    /// A worker has ended its batch. The time of a run that went `well` tells about others. So does that of one that was stopped because all its
+    /// members had left, if it was longer than predicted: it would have taken even longer. Without that, an estimate that is too low would
+    /// live on when runs are stopped at the deadlines that it made them miss.
     pub fn finish(&mut self, now: Instant, worker_idx: usize, well: bool) -> Option<Ran<K>> {
         let run = self.running.get_mut(worker_idx)?.take()?;
         let Run { bucket_idx, members, launched, predicted, is_known } = run;
         let actual = now.saturating_duration_since(launched);
         let batch_size = members.len();
+        let tells = well || (actual.as_secs_f64() > predicted && members.iter().all(|member| !member.is_wanted));
         let correction = (actual.as_secs_f64() - predicted) / cost::count(batch_size.max(1));
         for Member { flow, tenant, n_bytes, .. } in members {
             self.shares.charge(flow, correction);
@@ -275,7 +278,7 @@ impl<K: Clone + Eq + Hash, T> Schedule<K, T> {
         let bucket = self.buckets.get_mut(bucket_idx)?;
         bucket.n_running = bucket.n_running.saturating_sub(1);
         let key = bucket.key.clone();
-        if well {
+        if tells {
             self.learn(now, bucket_idx, batch_size, actual);
         }
         Some(Ran { key, batch_size, predicted: is_known.then(|| cost::duration(predicted)), actual })

@@ -368,3 +368,22 @@ fn a_forecast_without_a_job_says_what_an_offer_would_and_takes_nothing() {
     let past = server.schedule.foresee(server.now, offer(Some(server.now)));
     assert!(matches!(past, Err(BatchError::DeadlineExceeded)), "{past:?}");
 }
+
+#[test]
+fn a_run_that_was_stopped_tells_that_runs_take_longer_and_never_that_they_are_faster() {
+    let mut schedule: Schedule<u8, ()> = Schedule::new(config(), 1);
+    let mut now = Instant::now();
+    schedule.seed(now, &0, 1.0, 1, ms(10));
+    let mut stopped_after = |time| {
+        let offer = Offer { key: 0, size: 1.0, caller: Caller::default(), deadline: None, n_bytes: 1 };
+        let place = schedule.offer(now, offer, ()).unwrap();
+        let launch = schedule.pick(now, 0).unwrap();
+        now += time;
+        assert!(matches!(schedule.leave(place), Left::Last { worker_idx: 0 }));
+        schedule.finish(now, 0, false);
+        launch.predicted.unwrap()
+    };
+    (0..20).for_each(|_| assert_eq!(stopped_after(ms(2)), ms(10)));
+    (0..20).for_each(|_| assert!(stopped_after(ms(40)) <= ms(40)));
+    assert!(stopped_after(ms(40)) > ms(35));
+}

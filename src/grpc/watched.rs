@@ -6,7 +6,7 @@
 //!
 //! Closing a socket in which bytes of the peer lie unread (there are always some: it acknowledges what it receives) resets the connection, and the
 //! system throws away what it had not sent yet. So after the last byte this side is closed for writing only, and what still comes is
-//! read and dropped, until the peer closes too or has been waited for long enough.
+//! read and dropped, until the peer closes too, has been waited for long enough, or sends more than acknowledgements take: a flood is reset.
 
 use std::{
     io,
@@ -26,6 +26,9 @@ use tokio::{
 
 /// How long a peer may take to read the rest and close its side.
 const LINGER: Duration = Duration::from_secs(2);
+
+/// Bytes of the peer that are read meanwhile: window updates for gigabytes.
+const LINGER_BYTES: usize = 1 << 20;
 
 /// When the last byte came or went.
 #[derive(Clone, Debug)]
@@ -66,12 +69,14 @@ pub(super) struct Watched<S> {
     activity: Activity,
     /// Runs since this side was closed.
     linger: Option<Pin<Box<Sleep>>>,
+    /// Bytes that came since.
+    n_dropped: usize,
 }
 
 impl<S> Watched<S> {
     /// Notes in `activity` what happens on `inner`.
     pub(super) fn new(inner: S, activity: Activity) -> Self {
-        Self { inner, activity, linger: None }
+        Self { inner, activity, linger: None, n_dropped: 0 }
     }
 }
 
@@ -116,8 +121,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Watched<S> {
                 // A peer that is gone has read all that it will.
                 Poll::Ready(Err(_)) => return Poll::Ready(Ok(())),
                 Poll::Ready(Ok(())) if buffer.filled().is_empty() => return Poll::Ready(Ok(())),
-                Poll::Ready(Ok(())) => {}
+                Poll::Ready(Ok(())) => self.n_dropped += buffer.filled().len(),
                 Poll::Pending => break,
+            }
+            if self.n_dropped > LINGER_BYTES {
+                return Poll::Ready(Ok(()));
             }
         }
         self.linger.get_or_insert_with(|| Box::pin(sleep(LINGER))).as_mut().poll(cx).map(Ok)
@@ -162,6 +170,7 @@ mod tests {
         activity.ceased(limit).await;
         assert_eq!(before.elapsed(), limit);
     }
+
     #[tokio::test]
     async fn a_peer_that_reads_late_gets_everything_although_its_own_bytes_were_not_read() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -189,6 +198,18 @@ mod tests {
         assert_eq!(received.len(), 16 << 20);
         drop(peer);
         closing.await.unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_peer_that_goes_on_sending_is_not_listened_to() {
+        let (mut peer, own) = duplex(LINGER_BYTES);
+        let mut own = Watched::new(own, Activity::new());
+        let before = Instant::now();
+        let flood = async { while peer.write_all(&[1; 4096]).await.is_ok() {} };
+        let close = async move { own.shutdown().await };
+        let (closed, ()) = tokio::join!(close, flood);
+        closed.unwrap();
+        assert!(before.elapsed() < LINGER);
     }
 
     #[tokio::test(start_paused = true)]

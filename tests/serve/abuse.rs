@@ -183,7 +183,9 @@ async fn one_connection_cannot_hold_all_the_room_for_requests_that_have_not_arri
     let begun = [&[0][..], &900_000u32.to_be_bytes(), &vec![7; 800_000]].concat();
     for stream in [1, 3, 5] {
         peer.writer.send(&frame(HEADERS, END_HEADERS, stream, &call())).await.unwrap();
-        peer.writer.send(&frame(DATA, 0, stream, &begun)).await.unwrap();
+        for part in begun.chunks(200_000) {
+            peer.writer.send(&frame(DATA, 0, stream, part)).await.unwrap();
+        }
     }
     let refused = peer.reader.find(|frame| frame.kind == HEADERS).await.unwrap();
     // The one that comes last, whichever it is.

@@ -44,8 +44,8 @@ async fn ask(channel: &Channel, tenant: &str) -> Result<Streaming<pb::ExtractRes
 
 #[tokio::test]
 async fn readers_that_stop_hold_up_nobody_and_no_more_memory_than_their_share() {
-    // Half of 6 MiB: two answers of 1 MiB that nobody reads, and not another request of 1.8 MB.
-    let server = server_with(&[("limits.max_in_flight_bytes", "6291456"), ("limits.max_tenant_percent", "50")]).await;
+    // Half of 8 MiB: two requests of 1.8 MB, which keep their places until their answers are read, and not a third.
+    let server = server_with(&[("limits.max_in_flight_bytes", "8388608"), ("limits.max_tenant_percent", "50")]).await;
     let stuck = narrow(&server).await;
     let unread = [ask(&stuck, "stuck").await.unwrap(), ask(&stuck, "stuck").await.unwrap()];
     let refused = ask(&stuck, "stuck").await.unwrap_err();

@@ -107,7 +107,7 @@ def autoscaler(metrics: dict) -> int:
 def compose() -> None:
     for name, service in yaml.safe_load((DEPLOY / "compose.yaml").read_text())["services"].items():
         re.search(r":v?[0-9][\w.]*$", service["image"]) or fail(f"compose: {name} has no fixed version")
-        for source in (volume.split(":")[0] for volume in service["volumes"] if volume.startswith(".")):
+        for source in (volume.split(":")[0] for volume in service.get("volumes", []) if volume.startswith(".")):
             (DEPLOY / source).exists() or fail(f"compose: {name} mounts {source}, which is not there")
 
 

@@ -5,8 +5,9 @@
 //! shared cores both starve everybody else, so the count follows the process's quota, and spinning is off unless asked for.
 //!
 //! A run takes every core it has for as long as it lasts. Refusals, health checks and answers need a core for microseconds, and at equal priority
-//! they wait for their turn beside the run; so the threads of runs are nicer than those that serve connections, which costs runs
-//! nothing but those microseconds. Only the system's administrator can take niceness back, so it is given to threads that do nothing else; new
+//! they wait for their turn beside the run; so the threads of runs can be nicer than those that serve connections, which costs runs
+//! nothing but those microseconds in a container of its own. Beside other programs of one session it would let those starve the runs, and the
+//! start of the server, which is why it has to be asked for. Only the system's administrator can take niceness back, so it is given to threads that do nothing else; new
 //! ones inherit it.
 
 use std::{num::NonZero, thread};
@@ -21,13 +22,14 @@ pub struct ThreadConfig {
     pub intra_op: usize,
     /// How long idle threads spin before they sleep, in microseconds. Default 0: not at all.
     pub spin_us: u32,
-    /// Niceness of inference beside the threads that serve connections, 0 to 19; Linux only. Default 10.
+    /// Niceness of inference beside the threads that serve connections, 0 to 19; Linux only. Default 0. 10 is good where the
+    /// service has a container of its own: other programs of its cgroup or session come before its runs too.
     pub nice: u8,
 }
 
 impl Default for ThreadConfig {
     fn default() -> Self {
-        Self { intra_op: 0, spin_us: 0, nice: 10 }
+        Self { intra_op: 0, spin_us: 0, nice: 0 }
     }
 }
 

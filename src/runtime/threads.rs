@@ -15,7 +15,7 @@ use std::{num::NonZero, thread};
 use serde::{Deserialize, Serialize};
 
 /// Threads of the sessions.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ThreadConfig {
     /// Threads inside one operator, for each session; 0 (default) shares the quota among the instances.
@@ -25,12 +25,6 @@ pub struct ThreadConfig {
     /// Niceness of inference beside the threads that serve connections, 0 to 19; Linux only. Default 0. 10 is good where the
     /// service has a container of its own: other programs of its cgroup or session come before its runs too.
     pub nice: u8,
-}
-
-impl Default for ThreadConfig {
-    fn default() -> Self {
-        Self { intra_op: 0, spin_us: 0, nice: 0 }
-    }
 }
 
 impl ThreadConfig {

@@ -213,8 +213,7 @@ impl<'a> Vit<'a> {
                 self.graph.output(&bound, &name, DataType::Float, &[Dim::Any(&name)]);
             }
         }
-        let [name, _] = input.names(layer as usize);
-        Operand::new(&mut self.graph, x, step, name.trim_end_matches(".low"))
+        Operand::new(&mut self.graph, x, step, &input.name(layer as usize))
     }
 
     fn product(&mut self, x: &Operand, layer: &Linear, scale: Option<&Array1<f32>>, name: &str) -> Value {

@@ -14,7 +14,7 @@ use tracing::{Instrument as _, Span, field, info_span};
 
 use crate::{
     engine::{Caller, Clock, InferError},
-    grpc::{arriving::Arriving, prefix, sent, status::status, tail, timed, traced},
+    grpc::{arriving::Arriving, prefix, sent, status::status, tail, traced},
     telemetry::{RpcSpan, record},
 };
 
@@ -62,11 +62,10 @@ async fn answer(mut request: Request, next: Next) -> Response {
     };
     request.extensions_mut().insert(Clock { arrived, deadline, caller });
     let in_flight = record::call_began();
-    let is_timed = timed::is_timed(request.uri().path());
+    let is_timed = sent::is_timed(request.uri().path());
     let mut response = next.run(request.map(prefix::alone)).await;
     explain_codec(response.headers_mut());
-    let response = sent::watch(tail::append(response), in_flight);
-    if is_timed { timed::timed(response) } else { response }
+    sent::watch(tail::append(response), in_flight, is_timed)
 }
 
 /// Tenant and priority of a call.

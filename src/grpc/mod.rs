@@ -30,7 +30,6 @@ mod service;
 mod status;
 mod stream;
 pub mod tail;
-mod timed;
 mod tls;
 mod traced;
 mod watched;

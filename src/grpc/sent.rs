@@ -1,9 +1,13 @@
-//! The body of an answer on its way to the client: in pieces, with its place among the requests in flight, and watched for progress.
+//! The body of an answer on its way to the client: in pieces, with its place among the requests in flight, watched for progress, and timed
+//! until the connection has taken the last of it.
 //!
 //! # Design
 //! Until its last piece is with the connection an answer is memory of this process, so it keeps its place: a client that reads slowly, or not
 //! at all, cannot have more computed for it than the limits allow. Pieces are what the connection takes at once and holds without a place, so
 //! they are small beside an answer, and large beside a frame.
+//!
+//! What a connection has taken may still wait in its buffer (`grpc.send_buffer_bytes`) and in the kernel's; a reader that is slow shows once
+//! both are full. Bidirectional calls are not timed: their answers leave while others are made. Nor are calls that end early.
 
 use std::{
     pin::Pin,
@@ -17,11 +21,18 @@ use axum::{
 };
 use bytes::Bytes;
 use hyper::body::{Frame, SizeHint};
+use tokio::time::Instant;
 
-use crate::{engine::Admitted, grpc::calls::Progress, telemetry::record::CallInFlight};
+use crate::{
+    engine::Admitted,
+    grpc::calls::Progress,
+    telemetry::record::{self, CallInFlight},
+};
 
 /// Largest piece.
 const MAX_PIECE_BYTES: usize = 256 << 10;
+/// Calls of one request, whose answers are timed.
+const TIMED: [&str; 5] = ["/Extract", "/ExtractChunked", "/Segment", "/SegmentChunked", "/ModelInfer"];
 
 /// Places that an answer keeps until it is sent; clones share them.
 #[derive(Clone, Debug, Default)]
@@ -42,12 +53,19 @@ impl Held {
     }
 }
 
-/// Watches how an answer is sent; the call is in flight until then.
-pub(super) fn watch(mut response: Response, in_flight: CallInFlight) -> Response {
+/// Whether the answers to calls of this path are timed.
+pub(super) fn is_timed(path: &str) -> bool {
+    TIMED.iter().any(|method| path.ends_with(method))
+}
+
+/// Watches how an answer is sent; the call is in flight until then. Records when the last of it has left if it `is_timed` and no refusal.
+pub(super) fn watch(mut response: Response, in_flight: CallInFlight, is_timed: bool) -> Response {
+    // A refusal has its status in the headers and nothing else.
+    let began = (is_timed && !response.headers().contains_key("grpc-status")).then(Instant::now);
     let held = response.extensions_mut().remove::<Held>();
     let progress = Progress::current();
     progress.iter().for_each(Progress::waits);
-    response.map(|inner| Body::new(Sent { inner, rest: Bytes::new(), progress, _held: held, _in_flight: in_flight }))
+    response.map(|inner| Body::new(Sent { inner, rest: Bytes::new(), progress, began, _held: held, _in_flight: in_flight }))
 }
 
 struct Sent {
@@ -55,6 +73,8 @@ struct Sent {
     /// Of the frame that is being sent.
     rest: Bytes,
     progress: Option<Progress>,
+    /// When the answer was there; none once it is recorded, or not timed.
+    began: Option<Instant>,
     _held: Option<Held>,
     _in_flight: CallInFlight,
 }
@@ -63,6 +83,11 @@ impl Sent {
     fn piece(&mut self) -> Frame<Bytes> {
         self.progress.iter().for_each(Progress::waits);
         Frame::data(self.rest.split_to(self.rest.len().min(MAX_PIECE_BYTES)))
+    }
+
+    /// Trailers come last, and nobody asks for more after them.
+    fn ended(&mut self) {
+        self.began.take().iter().for_each(|began| record::sent(began.elapsed()));
     }
 }
 
@@ -78,14 +103,21 @@ impl HttpBody for Sent {
         }
         let frame = match ready!(Pin::new(&mut this.inner).poll_frame(cx)) {
             Some(Ok(frame)) => frame,
-            ended => return Poll::Ready(ended),
+            None => {
+                this.ended();
+                return Poll::Ready(None);
+            }
+            failed => return Poll::Ready(failed),
         };
         Poll::Ready(Some(Ok(match frame.into_data() {
             Ok(data) => {
                 this.rest = data;
                 this.piece()
             }
-            Err(trailers) => trailers,
+            Err(trailers) => {
+                this.ended();
+                trailers
+            }
         })))
     }
 
@@ -106,7 +138,6 @@ mod tests {
     use http_body_util::{BodyExt as _, StreamBody};
 
     use super::*;
-    use crate::telemetry::record;
 
     #[tokio::test]
     async fn large_frames_are_sent_in_pieces_of_the_same_memory_and_trailers_last() {
@@ -114,7 +145,7 @@ mod tests {
         let trailers = http::HeaderMap::from_iter([(http::HeaderName::from_static("grpc-status"), "0".parse().unwrap())]);
         let frames = [Frame::data(data.clone()), Frame::data(Bytes::new()), Frame::trailers(trailers)].map(Ok::<_, axum::Error>);
         let response = Response::new(Body::new(StreamBody::new(stream::iter(frames))));
-        let mut body = watch(response, record::call_began()).into_body();
+        let mut body = watch(response, record::call_began(), false).into_body();
         let mut sent = Vec::new();
         while let Some(frame) = body.frame().await {
             sent.push(frame.unwrap());

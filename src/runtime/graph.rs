@@ -1,9 +1,6 @@
 //! Runs any graph as it is: for checks of exported graphs against references, and to calibrate. Not for serving.
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-};
+use std::path::{Path, PathBuf};
 
 use ort::{session::SessionInputValue, value::TensorRef};
 
@@ -47,8 +44,7 @@ impl PlainGraph {
     /// # Errors
     /// [`RuntimeError`] when the file cannot be read, or the session not created.
     pub fn open(library: &Library, path: &Path, outputs: Vec<String>, n_threads: usize) -> Result<Self, RuntimeError> {
-        let onnx = fs::read(path).map_err(|source| RuntimeError::Read { path: path.to_path_buf(), source })?;
-        let graph = GraphFile::whole(path.to_path_buf(), onnx);
+        let graph = GraphFile::whole(path)?;
         let options = SessionOptions { library: library.clone(), providers: vec![Provider::Cpu], n_threads, spin_us: 0 };
         Ok(Self { session: ViewSession::create(&graph, outputs, &options, None)?, path: path.to_path_buf() })
     }

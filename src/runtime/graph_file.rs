@@ -18,40 +18,20 @@ use super::error::{RuntimeError, Source};
 /// Serialised model and names of outputs to serialised model.
 pub type Prune = fn(onnx: Vec<u8>, outputs: &[&str]) -> Result<Vec<u8>, Source>;
 
-/// Where the bytes of a graph are.
-enum Onnx {
-    Memory(Vec<u8>),
-    File { file: File, n_bytes: usize },
-}
-
-impl Onnx {
-    /// # Errors
-    /// The file cannot be read, or has become shorter.
-    fn bytes(&self) -> io::Result<Vec<u8>> {
-        match self {
-            Self::Memory(bytes) => Ok(bytes.clone()),
-            Self::File { file, n_bytes } => {
-                let mut bytes = vec![0; *n_bytes];
-                file.read_exact_at(&mut bytes, 0)?;
-                Ok(bytes)
-            }
-        }
-    }
-}
-
 /// A graph's file.
 pub(super) struct GraphFile {
     pub(super) path: PathBuf,
-    onnx: Onnx,
+    file: File,
+    n_bytes: usize,
     /// External data, by file name.
     pub(super) external: Vec<(String, Arc<[u8]>)>,
     prune: Prune,
 }
 
 impl GraphFile {
-    /// A graph that is run as it is.
-    pub(super) fn whole(path: PathBuf, onnx: Vec<u8>) -> Self {
-        Self { path, onnx: Onnx::Memory(onnx), external: Vec::new(), prune: |onnx, _outputs| Ok(onnx) }
+    /// Opens a graph that is run as it is.
+    pub(super) fn whole(path: &Path) -> Result<Self, RuntimeError> {
+        Self::open(path.to_path_buf(), Vec::new(), |onnx, _outputs| Ok(onnx))
     }
 
     /// Opens a graph of a model directory, and reads its external data.
@@ -61,20 +41,23 @@ impl GraphFile {
             fs::read(&path).map_err(|source| RuntimeError::Read { path, source })
         };
         let external = external.iter().map(|[name, _]| Ok((name.clone(), Arc::from(read(name)?)))).collect::<Result<_, _>>()?;
-        let path = dir.join(file);
-        let onnx = open(&path).map_err(|source| RuntimeError::Read { path: path.clone(), source })?;
-        Ok(Self { path, onnx, external, prune })
+        Self::open(dir.join(file), external, prune)
+    }
+
+    fn open(path: PathBuf, external: Vec<(String, Arc<[u8]>)>, prune: Prune) -> Result<Self, RuntimeError> {
+        let opened = File::open(&path).and_then(|file| Ok((file.metadata()?.len(), file)));
+        match opened.and_then(|(n_bytes, file)| Ok((usize::try_from(n_bytes).map_err(io::Error::other)?, file))) {
+            Ok((n_bytes, file)) => Ok(Self { path, file, n_bytes, external, prune }),
+            Err(source) => Err(RuntimeError::Read { path, source }),
+        }
     }
 
     /// The part of the graph that computes `outputs`, serialised.
     pub(super) fn view(&self, outputs: &[String]) -> Result<Vec<u8>, Source> {
         let names: Vec<_> = outputs.iter().map(String::as_str).collect();
-        (self.prune)(self.onnx.bytes()?, &names)
+        let mut onnx = vec![0; self.n_bytes];
+        // Fails where the file has become shorter.
+        self.file.read_exact_at(&mut onnx, 0)?;
+        (self.prune)(onnx, &names)
     }
-}
-
-fn open(path: &Path) -> io::Result<Onnx> {
-    let file = File::open(path)?;
-    let n_bytes = usize::try_from(file.metadata()?.len()).map_err(io::Error::other)?;
-    Ok(Onnx::File { file, n_bytes })
 }

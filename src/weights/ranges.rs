@@ -34,16 +34,22 @@ impl LayerInput {
     /// All, in the order of the data.
     pub const ALL: [Self; 4] = [Self::Attention, Self::Projection, Self::Ffn, Self::Hidden];
 
-    /// Name of its smallest and largest values in a block: in files, and as outputs of graphs that measure them.
+    /// Its name in a block.
     #[must_use]
-    pub fn names(self, block: usize) -> [String; 2] {
+    pub fn name(self, block: usize) -> String {
         let part = match self {
             Self::Attention => "attention",
             Self::Projection => "projection",
             Self::Ffn => "ffn",
             Self::Hidden => "hidden",
         };
-        ["low", "high"].map(|bound| format!("ranges.{block}.{part}.{bound}"))
+        format!("ranges.{block}.{part}")
+    }
+
+    /// Names of its smallest and largest values: in files, and as outputs of graphs that measure them.
+    #[must_use]
+    pub fn names(self, block: usize) -> [String; 2] {
+        ["low", "high"].map(|bound| format!("{}.{bound}", self.name(block)))
     }
 
     fn n_channels(self, weights: &VitWeights, block: usize) -> usize {

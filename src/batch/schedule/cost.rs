@@ -21,6 +21,8 @@ const FADE: f64 = 0.95;
 const CLIP: f64 = 3.0;
 /// Share of a new deviation in the mean.
 const DEVIATION_RATE: f64 = 0.1;
+/// Mean deviations above the line that [`CostModel::careful`] allows for: two standard deviations, were the residuals normal.
+const MARGIN: f64 = 2.5;
 /// Deviation that is assumed of any machine, as a part of the time.
 const MIN_DEVIATION: f64 = 0.05;
 /// Weight of past runs, in runs, from which on the line is believed more than a run that does not fit.
@@ -121,9 +123,9 @@ impl CostModel {
         self.last_run.map(|_| self.line)
     }
 
-    /// A line that most runs stay below: the mean deviation is added.
+    /// A line that nearly all runs stay below.
     pub(super) fn careful(&self, line: Line) -> Line {
-        let factor = 1.0 + self.deviation;
+        let factor = MARGIN.mul_add(self.deviation, 1.0);
         Line { a: line.a * factor, b: line.b * factor }
     }
 

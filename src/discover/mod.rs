@@ -1,0 +1,157 @@
+//! Finds the object of an image in its features, without labels: LOST (Siméoni et al., BMVC 2021) and TokenCut (Wang et al., CVPR 2022).
+//!
+//! In: a map of features. Out: the cells of each object, the seed it grew from, and how far it stands out. Pure computation; called by
+//! `engine` away from the async threads, and by the trainer's evaluation.
+//!
+//! # Design
+//! Both methods leave one object an image. More are found by cutting the cells of the one before out of the graph and looking again, as
+//! MaskCut does (Wang et al., "Cut and Learn for Unsupervised Object Detection and Instance Segmentation", CVPR 2023).
+//! Ties are broken by the index of the cell, where the authors' sort leaves them open.
+
+mod bits;
+mod component;
+mod features;
+mod lanczos;
+mod lost;
+mod token_cut;
+
+use thiserror::Error;
+
+use self::{component::component_of, features::Cells};
+
+/// Threshold on cosines of TokenCut on VOC (on COCO its authors use 0.2 as well, LiFT's 0.3).
+pub const DEFAULT_TAU: f32 = 0.2;
+/// Cells of the largest grid. The graph has this number squared of edges: 64 x 64 cells are 16.8 million.
+pub const MAX_CELLS: usize = 64 * 64;
+/// Objects that may be asked for.
+pub const MAX_OBJECTS: usize = 16;
+
+/// How objects are found.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Method {
+    /// Grows a region from the cell that is like the fewest others.
+    Lost {
+        /// Added to every product of two features. 0 in the paper of LOST; "Vision Transformers Need Registers" (ICLR 2024) adds one for
+        /// DINOv2 without saying how much.
+        gram_bias: f32,
+    },
+    /// Cuts the graph of similar cells in two.
+    TokenCut {
+        /// Cosine above which two cells are similar.
+        tau: f32,
+    },
+}
+
+/// A found object.
+///
+/// # Shapes
+/// - `cells`: `[h * w]`, row by row: whether a cell belongs to it
+#[derive(Clone, Debug, PartialEq)]
+pub struct Discovery {
+    /// Cells of the object, connected.
+    pub cells: Vec<bool>,
+    /// Row and column of the cell that it grew from.
+    pub seed: [usize; 2],
+    /// Box around the cells: first row and column, and one past the last.
+    pub bounds: Bounds,
+    /// Mean cosine of its cells to the seed, less that of all others: how far the object stands out. Between -2 and 2; 1 and more is
+    /// rare.
+    pub score: f32,
+}
+
+/// Rows and columns of cells, half open.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bounds {
+    /// First and one past the last row.
+    pub rows: [usize; 2],
+    /// First and one past the last column.
+    pub cols: [usize; 2],
+}
+
+/// Why no object can be looked for.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum DiscoverError {
+    /// The grid is too large.
+    #[error("{rows} x {cols} cells are more than the {MAX_CELLS} that objects are looked for in; ask for a smaller input")]
+    TooManyCells {
+        /// Rows.
+        rows: usize,
+        /// Columns.
+        cols: usize,
+    },
+    /// The features do not fill the grid, or there is none.
+    #[error("{n_values} values are no map of {rows} x {cols} cells")]
+    Shape {
+        /// Numbers that came.
+        n_values: usize,
+        /// Rows.
+        rows: usize,
+        /// Columns.
+        cols: usize,
+    },
+}
+
+/// Looks for up to `n_objects` objects in `map`, in the order in which they are found; fewer when nothing is left.
+///
+/// # Shapes
+/// - `map`: `[h, w, C]` f32, keys of the last block in the papers
+///
+/// # Errors
+/// [`DiscoverError`] for a grid of more than [`MAX_CELLS`], and values that do not fill it.
+pub fn discover(map: &[f32], [rows, cols]: [usize; 2], method: Method, n_objects: usize) -> Result<Vec<Discovery>, DiscoverError> {
+    let n_cells = rows.saturating_mul(cols);
+    if n_cells > MAX_CELLS {
+        return Err(DiscoverError::TooManyCells { rows, cols });
+    }
+    if n_cells == 0 || map.is_empty() || !map.len().is_multiple_of(n_cells) {
+        return Err(DiscoverError::Shape { n_values: map.len(), rows, cols });
+    }
+    let cells = Cells::new(map, n_cells);
+    let mut is_free = vec![true; n_cells];
+    let mut found = Vec::new();
+    for _ in 0..n_objects.min(MAX_OBJECTS) {
+        let free: Vec<usize> = (0..n_cells).filter(|cell| is_free[*cell]).collect();
+        let part = match method {
+            Method::Lost { gram_bias } => lost::part(&cells, &free, gram_bias),
+            Method::TokenCut { tau } => token_cut::part(&cells, &free, tau),
+        };
+        let Some(part) = part else { break };
+        let object = part.into_discovery(&cells, &free, [rows, cols]);
+        object.cells.iter().zip(&mut is_free).for_each(|(is_inside, is_free)| *is_free &= !is_inside);
+        found.push(object);
+    }
+    Ok(found)
+}
+
+/// What a method leaves: a foreground, and the cell that it began with. Indices are positions among the free cells.
+struct Part {
+    is_foreground: Vec<bool>,
+    seed: usize,
+}
+
+impl Part {
+    /// The connected part with the seed.
+    fn into_discovery(self, cells: &Cells, free: &[usize], [rows, cols]: [usize; 2]) -> Discovery {
+        let mut foreground = vec![false; rows * cols];
+        for (position, cell) in free.iter().enumerate() {
+            foreground[*cell] = self.is_foreground[position];
+        }
+        let seed = free[self.seed];
+        let inside = component_of(&foreground, [rows, cols], seed);
+        Discovery { seed: [seed / cols, seed % cols], bounds: bounds(&inside, cols), score: cells.contrast(&inside, seed), cells: inside }
+    }
+}
+
+fn bounds(cells: &[bool], cols: usize) -> Bounds {
+    let mut bounds = Bounds { rows: [usize::MAX, 0], cols: [usize::MAX, 0] };
+    for cell in (0..cells.len()).filter(|cell| cells[*cell]) {
+        for ([first, end], index) in [(&mut bounds.rows, cell / cols), (&mut bounds.cols, cell % cols)] {
+            *first = index.min(*first);
+            *end = (index + 1).max(*end);
+        }
+    }
+    bounds
+}
+
+#[cfg(test)]
+mod tests;

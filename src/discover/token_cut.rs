@@ -1,0 +1,72 @@
+//! TokenCut: "Self-Supervised Transformers for Unsupervised Object Discovery using Normalized Cut", Wang et al., CVPR 2022.
+
+use super::{
+    Part,
+    bits::BitMatrix,
+    features::Cells,
+    lanczos::{self, Symmetric},
+};
+
+/// Weight of edges between cells that are not similar.
+const WEAK: f64 = 1e-5;
+
+/// The part of a normalised cut of the graph of cells whose edges weigh 1 where cosines exceed `tau` and [`WEAK`] elsewhere: cells above the
+/// mean of the second smallest eigenvector of (D - A) v = lambda D v, of the side that holds its largest absolute value, the seed.
+/// Nothing if there are fewer than two cells.
+pub(super) fn part(cells: &Cells, free: &[usize], tau: f32) -> Option<Part> {
+    if free.len() < 2 {
+        return None;
+    }
+    let graph = Graph::new(BitMatrix::above(&cells.cosines(free), tau));
+    let vector = graph.second_eigenvector();
+    let mean = vector.iter().sum::<f64>() / vector.len() as f64;
+    let seed = vector.iter().enumerate().fold(0, |seed, (cell, value)| if value.abs() > vector[seed].abs() { cell } else { seed });
+    let is_above: Vec<bool> = vector.iter().map(|value| *value > mean).collect();
+    // The sign of an eigenvector is free: the seed lies in the foreground.
+    let is_flipped = !is_above[seed];
+    Some(Part { is_foreground: is_above.into_iter().map(|is_above| is_above != is_flipped).collect(), seed })
+}
+
+/// D^-1/2 A D^-1/2 of the graph.
+struct Graph {
+    strong: BitMatrix,
+    /// D^1/2 and D^-1/2.
+    root: Vec<f64>,
+    inverse_root: Vec<f64>,
+}
+
+impl Graph {
+    fn new(strong: BitMatrix) -> Self {
+        let n = strong.n_rows() as f64;
+        let degree = |row: usize| {
+            let n_strong = strong.n_set(row) as f64;
+            n_strong + WEAK * (n - n_strong)
+        };
+        let root: Vec<f64> = (0..strong.n_rows()).map(|row| degree(row).sqrt()).collect();
+        let inverse_root = root.iter().map(|root| root.recip()).collect();
+        Self { strong, root, inverse_root }
+    }
+
+    /// The vector v of the second smallest eigenvalue of (D - A) v = lambda D v. With u = D^1/2 v this is the second largest one of
+    /// D^-1/2 A D^-1/2, whose largest has u = D^1/2 1.
+    fn second_eigenvector(&self) -> Vec<f64> {
+        let u = lanczos::largest(self, &self.root);
+        u.iter().zip(&self.inverse_root).map(|(u, inverse_root)| u * inverse_root).collect()
+    }
+}
+
+impl Symmetric for Graph {
+    fn n(&self) -> usize {
+        self.root.len()
+    }
+
+    /// A = WEAK 11^T + (1 - WEAK) B with B of zeros and ones.
+    fn apply(&self, x: &[f64], y: &mut [f64]) {
+        let scaled: Vec<f64> = x.iter().zip(&self.inverse_root).map(|(x, inverse_root)| x * inverse_root).collect();
+        let total: f64 = scaled.iter().sum();
+        self.strong.apply(&scaled, total, y);
+        for (y, inverse_root) in y.iter_mut().zip(&self.inverse_root) {
+            *y = (WEAK * total + (1.0 - WEAK) * *y) * inverse_root;
+        }
+    }
+}

@@ -35,6 +35,10 @@ pub mod postprocess;
 
 pub mod masks;
 
+// What is read out of features, and from one image to another.
+pub mod correspond;
+pub mod discover;
+
 pub mod runtime;
 
 pub mod batch;

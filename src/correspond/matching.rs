@@ -83,9 +83,8 @@ mod tests {
     /// Features that say where they are: smooth in rows and columns.
     fn places(rows: usize, cols: usize, shift: [f32; 2]) -> Directions {
         let feature = |row: f32, col: f32| [(row * 0.3).sin(), (row * 0.3).cos(), (col * 0.3).sin(), (col * 0.3).cos()];
-        let map: Vec<f32> = (0..rows * cols)
-            .flat_map(|cell| feature((cell / cols) as f32 + shift[0], (cell % cols) as f32 + shift[1]))
-            .collect();
+        let map: Vec<f32> =
+            (0..rows * cols).flat_map(|cell| feature((cell / cols) as f32 + shift[0], (cell % cols) as f32 + shift[1])).collect();
         Directions::new(&map, [rows, cols]).unwrap()
     }
 

@@ -259,7 +259,8 @@ mod tests {
     #[test]
     fn memory_is_bounded_and_wrong_frames_change_nothing() {
         let (first, labels) = frame([1, 1]);
-        let mut propagator = Propagator::new(PropagateOptions { n_frames: 2, ..PropagateOptions::default() }, first, &labels).unwrap();
+        let mut propagator =
+            Propagator::new(PropagateOptions { n_frames: 2, ..PropagateOptions::default() }, first, &labels).unwrap();
         for _ in 0..5 {
             propagator.next(frame([1, 1]).0).unwrap();
         }

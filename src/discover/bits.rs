@@ -22,7 +22,9 @@ impl BitMatrix {
         let mut words = Vec::with_capacity(n_rows * n_words);
         for row in matrix.rows() {
             let row: Vec<f32> = row.to_vec();
-            let word = |part: &[f32]| part.iter().enumerate().fold(0, |word, (bit, value)| word | (u64::from(*value > threshold) << bit));
+            let word = |part: &[f32]| {
+                part.iter().enumerate().fold(0, |word, (bit, value)| word | (u64::from(*value > threshold) << bit))
+            };
             words.extend(row.chunks(WORD).map(word));
         }
         let count = |row: &[u64]| row.iter().map(|word| word.count_ones() as usize).sum();

@@ -13,7 +13,8 @@ pub(super) struct Cells {
 impl Cells {
     /// `map` is `[n_cells, C]`; its length is a multiple of `n_cells`.
     pub(super) fn new(map: &[f32], n_cells: usize) -> Self {
-        let features = ArrayView2::from_shape((n_cells, map.len() / n_cells), map).map(|view| view.to_owned()).unwrap_or_default();
+        let features =
+            ArrayView2::from_shape((n_cells, map.len() / n_cells), map).map(|view| view.to_owned()).unwrap_or_default();
         let mut directions = features.clone();
         for mut row in directions.rows_mut() {
             let length = row.dot(&row).sqrt();

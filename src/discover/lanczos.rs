@@ -43,10 +43,12 @@ pub(super) fn largest(matrix: &impl Symmetric, known: &[f64]) -> Vec<f64> {
             basis.iter().for_each(|vector| remove(&mut product, vector));
         }
         let length = dot(&product, &product).sqrt();
-        let is_done = length < TOLERANCE || step == MAX_STEPS || (step % CHECK_EVERY == 0 && {
-            let weights = top_eigenvector(&diagonal, &beside);
-            (length * weights.last().copied().unwrap_or_default()).abs() < TOLERANCE
-        });
+        let is_done = length < TOLERANCE
+            || step == MAX_STEPS
+            || (step % CHECK_EVERY == 0 && {
+                let weights = top_eigenvector(&diagonal, &beside);
+                (length * weights.last().copied().unwrap_or_default()).abs() < TOLERANCE
+            });
         if is_done {
             break;
         }

@@ -11,7 +11,8 @@ const N_CANDIDATES: usize = 100;
 pub(super) fn part(cells: &Cells, free: &[usize], gram_bias: f32) -> Option<Part> {
     let mut gram = cells.gram(free);
     gram += gram_bias;
-    let degree = |cell: usize| gram.row(cell).iter().enumerate().filter(|(other, product)| *other != cell && **product > 0.0).count();
+    let degree =
+        |cell: usize| gram.row(cell).iter().enumerate().filter(|(other, product)| *other != cell && **product > 0.0).count();
     let mut order: Vec<(usize, usize)> = (0..free.len()).map(|cell| (degree(cell), cell)).collect();
     order.sort_unstable();
     let seed = order.first()?.1;

@@ -98,7 +98,12 @@ pub enum DiscoverError {
 ///
 /// # Errors
 /// [`DiscoverError`] for a grid of more than [`MAX_CELLS`], and values that do not fill it.
-pub fn discover(map: &[f32], [rows, cols]: [usize; 2], method: Method, n_objects: usize) -> Result<Vec<Discovery>, DiscoverError> {
+pub fn discover(
+    map: &[f32],
+    [rows, cols]: [usize; 2],
+    method: Method,
+    n_objects: usize,
+) -> Result<Vec<Discovery>, DiscoverError> {
     let n_cells = rows.saturating_mul(cols);
     if n_cells > MAX_CELLS {
         return Err(DiscoverError::TooManyCells { rows, cols });
@@ -138,7 +143,12 @@ impl Part {
         }
         let seed = free[self.seed];
         let inside = component_of(&foreground, [rows, cols], seed);
-        Discovery { seed: [seed / cols, seed % cols], bounds: bounds(&inside, cols), score: cells.contrast(&inside, seed), cells: inside }
+        Discovery {
+            seed: [seed / cols, seed % cols],
+            bounds: bounds(&inside, cols),
+            score: cells.contrast(&inside, seed),
+            cells: inside,
+        }
     }
 }
 

@@ -20,7 +20,8 @@ pub(super) fn part(cells: &Cells, free: &[usize], tau: f32) -> Option<Part> {
     let graph = Graph::new(BitMatrix::above(&cells.cosines(free), tau));
     let vector = graph.second_eigenvector();
     let mean = vector.iter().sum::<f64>() / vector.len() as f64;
-    let seed = vector.iter().enumerate().fold(0, |seed, (cell, value)| if value.abs() > vector[seed].abs() { cell } else { seed });
+    let seed =
+        vector.iter().enumerate().fold(0, |seed, (cell, value)| if value.abs() > vector[seed].abs() { cell } else { seed });
     let is_above: Vec<bool> = vector.iter().map(|value| *value > mean).collect();
     // The sign of an eigenvector is free: the seed lies in the foreground.
     let is_flipped = !is_above[seed];

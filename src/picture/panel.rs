@@ -62,6 +62,20 @@ pub fn side_by_side(panels: &[Panel]) -> Canvas {
     canvas
 }
 
+/// Rows of panels, one below the other.
+#[must_use]
+pub fn stacked(rows: &[Canvas]) -> Canvas {
+    let width = rows.iter().map(Canvas::width).max().unwrap_or(1);
+    let height = rows.iter().map(Canvas::height).sum::<u32>().max(1);
+    let mut canvas = Canvas::from_pixel(width, height, Rgb([255; 3]));
+    let mut top = 0;
+    for row in rows {
+        imageops::replace(&mut canvas, row, 0, top);
+        top += i64::from(row.height());
+    }
+    canvas
+}
+
 /// Writes a PNG file; it appears whole or not at all.
 ///
 /// # Errors

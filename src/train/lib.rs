@@ -23,6 +23,8 @@ pub mod head;
 pub mod loss;
 pub mod optim;
 
+pub mod linear;
+
 pub mod cost;
 
 mod canvas;
@@ -35,6 +37,8 @@ pub mod fit;
 pub mod lift;
 
 pub mod vit;
+
+pub mod tokens;
 
 pub mod segmentation;
 

@@ -44,7 +44,10 @@ fn image(patch: u32) -> RgbImage {
 }
 
 fn served(entry: &ModelEntry, layer: u32) -> Tensor {
-    let tap = Tap { facet: Facet::Token, layer };
+    served_as(entry, Tap { facet: Facet::Token, layer })
+}
+
+fn served_as(entry: &ModelEntry, tap: Tap) -> Tensor {
     let mut backbone = Backbone::open(&entry.dir, |_default| tap, Device::Cpu).unwrap();
     to_tensor(&backbone.features(&image(backbone.patch())).unwrap()).permute([0, 2, 3, 1])
 }
@@ -84,6 +87,27 @@ fn the_default_model_computes_what_is_served() {
     for (layer, got) in [11, 7].into_iter().zip(got) {
         let error = error(&got, &served(&entry, layer));
         assert!(error <= FP32, "block {layer}: {error}");
+    }
+}
+
+#[test]
+fn what_is_watched_is_what_is_served_with_and_without_registers() {
+    let folder = tempfile::tempdir().unwrap();
+    for (idx, kind) in KINDS.iter().enumerate() {
+        let source = fixture(&format!("backbones/{kind}"));
+        let entry = imported(&source, folder.path(), &format!("model{idx}"));
+        let (_store, mut vit) = vit(&entry, &source, VitOptions::default());
+        let watched = tch::no_grad(|| vit.watch(&pixels(&entry)));
+        let arch = &entry.manifest.architecture;
+        let [n_prefix, n_patches, heads] = [1 + arch.registers, 15, arch.heads].map(i64::from);
+        assert_eq!((watched.n_prefix, watched.grid), (n_prefix, [3, 5]), "{kind}");
+        assert_eq!(watched.attention.size(), [1, heads, n_prefix, n_prefix + n_patches], "{kind}");
+        let last = arch.depth - 1;
+        let cells = |tokens: &Tensor| watched.patches(tokens).view([1, 3, 5, i64::from(arch.width)]);
+        for (got, facet) in [(watched.blocks.last().unwrap(), Facet::Token), (&watched.normed, Facet::NormToken)] {
+            let error = error(&cells(got), &served_as(&entry, Tap { facet, layer: last }));
+            assert!(error <= FP32, "{kind}, {facet}: {error}");
+        }
     }
 }
 

@@ -88,13 +88,24 @@ impl Block {
                 [query, both.narrow(2, 0, width), both.narrow(2, width, width)]
             }
         };
-        let split = |x: &Tensor| {
-            let size = x.size();
-            x.reshape([size[0], size[1], self.heads, width / self.heads]).transpose(1, 2)
-        };
-        let (query, key, value) = (split(&query), split(&key), split(&value));
+        let (query, key, value) = (self.split(&query), self.split(&key), self.split(&value));
         let mixed = Tensor::scaled_dot_product_attention::<Tensor>(&query, &key, &value, None, 0.0, false, None, false);
         mixed.transpose(1, 2).flatten(2, 3).linear(&self.proj[0], Some(&self.proj[1]))
+    }
+
+    /// Where the first `n` tokens look: shares of all tokens, `[B, heads, n, N]`, for a stream `[B, N, D]`.
+    pub(super) fn looks(&self, stream: &Tensor, n: i64) -> Tensor {
+        let parts = self.normed(stream, &self.norm1).linear(&self.qkv[0], Some(&self.qkv[1])).chunk(3, -1);
+        let (query, key) = (self.split(&parts[0].narrow(1, 0, n)), self.split(&parts[1]));
+        #[expect(clippy::cast_precision_loss, reason = "channels of a head")]
+        let scale = (query.size()[3] as f64).sqrt();
+        (query.matmul(&key.transpose(2, 3)) / scale).softmax(-1, Kind::Float)
+    }
+
+    /// `[B, N, D]` as `[B, heads, N, D / heads]`.
+    fn split(&self, x: &Tensor) -> Tensor {
+        let size = x.size();
+        x.reshape([size[0], size[1], self.heads, size[2] / self.heads]).transpose(1, 2)
     }
 
     fn feed_forward(&self, x: &Tensor) -> Tensor {
@@ -133,5 +144,66 @@ fn stacked(layers: [&Linear; 3]) -> Linear {
     Linear {
         weight: weight.unwrap_or_else(|_shape| query.weight.clone()),
         bias: bias.unwrap_or_else(|_shape| query.bias.clone()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use densevit::manifest::FfnKind;
+    use ndarray::{Array1, Array2};
+    use tch::Device;
+
+    use super::*;
+
+    fn block() -> (nn::VarStore, Block) {
+        let mut random = fastrand::Rng::with_seed(3);
+        let mut values = |n: usize| (0..n).map(|_| random.f32() - 0.5).collect::<Vec<f32>>();
+        let mut linear = |out: usize, inside: usize| Linear {
+            weight: Array2::from_shape_vec((out, inside), values(out * inside)).unwrap_or_default(),
+            bias: Array1::from_vec(values(out)),
+        };
+        let norm = || Norm { weight: Array1::ones(8), bias: Array1::zeros(8) };
+        let block = VitBlock {
+            norm1: norm(),
+            query: linear(8, 8),
+            key: linear(8, 8),
+            value: linear(8, 8),
+            proj: linear(8, 8),
+            scale1: None,
+            norm2: norm(),
+            ffn: Ffn::Mlp { fc1: linear(16, 8), fc2: linear(8, 16) },
+            scale2: None,
+        };
+        let arch = Architecture {
+            family: "vit".into(),
+            width: 8,
+            depth: 1,
+            heads: 2,
+            patch: 2,
+            registers: 0,
+            ffn: FfnKind::Mlp,
+            layer_scale: false,
+            norm_eps: 1e-6,
+            parameters: 0,
+        };
+        let store = nn::VarStore::new(Device::Cpu);
+        let block = Block::new(&store.root(), &block, &arch);
+        (store, block)
+    }
+
+    #[test]
+    fn where_tokens_look_is_what_their_values_are_mixed_by() {
+        let (_store, block) = block();
+        tch::manual_seed(0);
+        let stream = Tensor::randn([2, 7, 8], (Kind::Float, Device::Cpu));
+        let looks = block.looks(&stream, 3);
+        let shares = looks.sum_dim_intlist([3i64].as_slice(), false, Kind::Float);
+        assert!((shares - 1.0).abs().max().double_value(&[]) < 1e-6);
+        let value = block.normed(&stream, &block.norm1).linear(&block.qkv[0], Some(&block.qkv[1])).narrow(2, 16, 8);
+        let mixed = looks.matmul(&block.split(&value)).transpose(1, 2).flatten(2, 3);
+        let mixed = mixed.linear(&block.proj[0], Some(&block.proj[1]));
+        let attended = block.attention(&stream, None).narrow(1, 0, 3);
+        // Rounding of sums of 8 products in single precision.
+        assert!((mixed - attended).abs().max().double_value(&[]) < 1e-5);
     }
 }

@@ -3,6 +3,7 @@
 
 mod block;
 mod file;
+mod watched;
 
 use std::{collections::BTreeMap, path::Path};
 
@@ -19,6 +20,7 @@ use tch::{
 };
 
 pub use file::FILE;
+pub use watched::Watched;
 
 use crate::vit::block::{Block, tensor};
 
@@ -121,13 +123,9 @@ impl Vit {
     /// - `pixels`: `[B, 3, H, W]` f32, normalised; sides are multiples of the patch
     /// - output: `[B, h, w, D]` each; after the block that halves the grid, `[B, ceil(h / 2), ceil(w / 2), D]`
     pub fn taps(&mut self, pixels: &Tensor, layers: &[u32], train: bool) -> Vec<Tensor> {
-        let patch = i64::from(self.arch().patch);
-        let embedded = pixels.conv2d(&self.embed[0], Some(&self.embed[1]), [patch; 2], [0, 0], [1, 1], 1);
-        let mut grid = [embedded.size()[2], embedded.size()[3]];
-        let patches = embedded.flatten(2, 3).transpose(1, 2) + self.fitted(grid);
-        let prefix = Tensor::cat(&[self.cls.unsqueeze(0), self.registers.shallow_clone()], 0);
-        let n_prefix = prefix.size()[0];
-        let mut stream = Tensor::cat(&[prefix.unsqueeze(0).expand([pixels.size()[0], -1, -1], false), patches], 1);
+        let (embedded, mut stream) = self.start(pixels);
+        let mut grid = [embedded.size()[1], embedded.size()[2]];
+        let n_prefix = stream.size()[1] - grid[0] * grid[1];
         let mut found: BTreeMap<u32, Tensor> = BTreeMap::new();
         for (layer, block) in (0u32..).zip(&self.blocks).take_while(|(layer, _)| Some(layer) <= layers.iter().max()) {
             let drop = if train { self.drop_of(layer) } else { 0.0 };
@@ -145,6 +143,16 @@ impl Vit {
             }
         }
         layers.iter().filter_map(|layer| found.get(layer).map(Tensor::shallow_clone)).collect()
+    }
+
+    /// The patches before positions are added, `[B, h, w, D]`, and all tokens that go into the first block, `[B, 1 + R + h * w, D]`.
+    fn start(&mut self, pixels: &Tensor) -> (Tensor, Tensor) {
+        let patch = i64::from(self.arch().patch);
+        let embedded = pixels.conv2d(&self.embed[0], Some(&self.embed[1]), [patch; 2], [0, 0], [1, 1], 1).permute([0, 2, 3, 1]);
+        let patches = embedded.flatten(1, 2) + self.fitted([embedded.size()[1], embedded.size()[2]]);
+        let prefix = Tensor::cat(&[self.cls.unsqueeze(0), self.registers.shallow_clone()], 0);
+        let prefix = prefix.unsqueeze(0).expand([pixels.size()[0], -1, -1], false);
+        (embedded, Tensor::cat(&[prefix, patches], 1))
     }
 
     /// Rate of a block: linearly from nothing at the first.

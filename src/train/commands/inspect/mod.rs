@@ -1,9 +1,11 @@
 //! `train inspect`.
 
+mod tokens;
+
 use std::path::PathBuf;
 
-use anyhow::{Context as _, ensure};
-use clap::Args;
+use anyhow::{Context as _, bail, ensure};
+use clap::{Args, Subcommand};
 use densevit::{
     graph,
     manifest::{Architecture, FfnKind, LiftForm, SegmentForm, Tap, load_dir},
@@ -24,7 +26,23 @@ use crate::{
 
 /// Flags of `train inspect`.
 #[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true)]
 pub struct InspectArgs {
+    #[command(subcommand)]
+    what: Option<What>,
+    #[command(flatten)]
+    costs: Option<CostArgs>,
+}
+
+#[derive(Debug, Subcommand)]
+enum What {
+    /// Norms of a backbone's tokens, outliers among them and what they know, attention of class token and registers.
+    Tokens(tokens::TokensArgs),
+}
+
+/// Flags of `train inspect` itself.
+#[derive(Debug, Args)]
+struct CostArgs {
     /// Model directory: models/NAME/VERSION.
     #[arg(short, long, value_name = "DIR")]
     model: PathBuf,
@@ -39,11 +57,20 @@ pub struct InspectArgs {
     sizes: Vec<u32>,
 }
 
-/// Prints weights and exact MACs of the backbone, of LiFT heads and of segmentation heads.
+/// Prints what was asked for.
 ///
 /// # Errors
-/// A model or a head that cannot be read, a size that is no multiple of the patch.
+/// A model, weights, a head or photos that cannot be used, a size that is no multiple of the patch.
 pub fn run(args: &InspectArgs) -> anyhow::Result<()> {
+    match (&args.what, &args.costs) {
+        (Some(What::Tokens(args)), _) => tokens::run(args),
+        (None, Some(args)) => costs(args),
+        (None, None) => bail!("--model is missing: the directory of the model to inspect"),
+    }
+}
+
+/// Prints weights and exact MACs of the backbone, of LiFT heads and of segmentation heads.
+fn costs(args: &CostArgs) -> anyhow::Result<()> {
     let manifest = load_dir(&args.model)?.manifest;
     let arch = &manifest.architecture;
     let wrong = args.sizes.iter().find(|size| **size == 0 || **size % arch.patch != 0);
@@ -135,7 +162,7 @@ fn forms(width: u32, patch: u32) -> Vec<(String, HeadShape)> {
     LiftForm::ALL.into_iter().map(|form| (form.name().to_owned(), shape(form))).collect()
 }
 
-fn files(args: &InspectArgs, width: u32, patch: u32) -> anyhow::Result<Vec<(String, HeadShape)>> {
+fn files(args: &CostArgs, width: u32, patch: u32) -> anyhow::Result<Vec<(String, HeadShape)>> {
     let open = |file: &PathBuf| {
         let (_head, shape) = head::open(file, width as usize, patch)?;
         Ok((format!("{} ({})", shape.form.name(), file.display()), shape))

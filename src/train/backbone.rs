@@ -6,7 +6,7 @@ use anyhow::{Context as _, ensure};
 use densevit::{
     engine::GRAPH_TOOLS,
     manifest::{ModelEntry, Tap, load_dir},
-    runtime::{Library, ModelRunner, Provider, RunKey, RuntimeConfig, RuntimeModel},
+    runtime::{FeatureKey, Library, ModelRunner, Provider, RunKey, RuntimeConfig, RuntimeModel},
     tensor::{FeatureMap, RgbImage},
 };
 use tch::Device;
@@ -105,6 +105,18 @@ impl Backbone {
         let maps: Vec<FeatureMap> = self.runner.run_taps(taps, std::slice::from_ref(image))?.into_iter().flatten().collect();
         ensure!(maps.len() == taps.len(), "the backbone gave {} outputs for {} activations", maps.len(), taps.len());
         Ok(maps)
+    }
+
+    /// Features of one image, `[h, w, C]`, and its class token, `[C]`, if that is wanted.
+    ///
+    /// # Errors
+    /// When the model has no class token and it is wanted, or the run fails.
+    pub fn described(&mut self, image: &RgbImage, with_cls: bool) -> anyhow::Result<(FeatureMap, Option<Vec<f32>>)> {
+        let features = FeatureKey { tap: self.tap, lift_passes: 0, cls: with_cls, registers: false };
+        let key = RunKey { height: image.height(), width: image.width(), features: Some(features), segment: false };
+        let outputs = self.runner.run(&key, std::slice::from_ref(image))?;
+        let features = outputs.into_iter().next().and_then(|output| output.features).context("the backbone gave no output")?;
+        Ok((features.map, features.cls.map(|cls| cls.to_vec())))
     }
 
     /// Scores of the model's segmentation head for one image, `[u * h, u * w, K]`.

@@ -1,5 +1,6 @@
-//! Measures heads, always beside plain upsampling.
+//! Measures backbones and heads, these always beside plain upsampling.
 
+pub mod classify;
 pub mod probe;
 pub mod upsampling;
 

@@ -1,5 +1,6 @@
 //! `train eval`.
 
+mod classify;
 mod segmentation;
 
 use std::path::{Path, PathBuf};
@@ -36,6 +37,8 @@ enum What {
     Upsampling(UpsamplingArgs),
     /// Linear segmentation probe on CamVid, on the grid and on its doubles.
     Camvid(CamvidArgs),
+    /// Kinds of images told by their neighbours and by a linear classifier.
+    Classify(classify::ClassifyArgs),
     /// Labels of a segmentation head on a labelled split.
     Segmentation(Box<segmentation::SegmentationArgs>),
 }
@@ -65,8 +68,12 @@ struct SubjectArgs {
 
 impl SubjectArgs {
     fn open(&self, device: Device) -> anyhow::Result<Backbone> {
-        let tap = |default: Tap| Tap { facet: self.facet.unwrap_or(default.facet), layer: self.layer.unwrap_or(default.layer) };
-        Backbone::open(&self.model, tap, device)
+        Backbone::open(&self.model, |default| self.tap(default), device)
+    }
+
+    /// The activations that were named, and for what was not those of `default`.
+    fn tap(&self, default: Tap) -> Tap {
+        Tap { facet: self.facet.unwrap_or(default.facet), layer: self.layer.unwrap_or(default.layer) }
     }
 
     fn heads(&self, backbone: &Backbone, device: Device) -> anyhow::Result<Vec<Method>> {
@@ -131,6 +138,7 @@ pub fn run(args: EvalArgs) -> anyhow::Result<()> {
     match args.what {
         What::Upsampling(args) => upsampling(&args),
         What::Camvid(args) => camvid(&args),
+        What::Classify(args) => classify::run(&args),
         What::Segmentation(args) => segmentation::run(&args),
     }
 }

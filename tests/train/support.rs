@@ -75,6 +75,26 @@ pub fn photos(n: u32) -> TempDir {
     folder
 }
 
+/// Red cut-outs on nothing, each of another red: `round` ones and `square` ones.
+pub fn cut_outs(n: u32) -> TempDir {
+    let root = tempfile::tempdir().unwrap();
+    for idx in 0..n {
+        let is_round = idx % 2 == 0;
+        let folder = root.path().join(if is_round { "round" } else { "square" });
+        std::fs::create_dir_all(&folder).unwrap();
+        let pixel = |x: u32, y: u32| {
+            let is_inside = if is_round {
+                x.abs_diff(20).pow(2) + y.abs_diff(20).pow(2) < 16 * 16
+            } else {
+                (6..34).contains(&x) && (4..36).contains(&y)
+            };
+            image::Rgba([u8::try_from(255 - 2 * idx).unwrap(), 30, 20, if is_inside { 255 } else { 0 }])
+        };
+        image::RgbaImage::from_fn(40, 40, pixel).save(folder.join(format!("{idx}.png"))).unwrap();
+    }
+    root
+}
+
 /// Pictures of a sky above a road with a car on it, which stands elsewhere in each; a border does not count.
 pub fn street(n: u32) -> TempDir {
     let root = tempfile::tempdir().unwrap();

@@ -1,6 +1,7 @@
 //! The command line. The only module that prints to standard output.
 
 mod bench;
+mod compose;
 mod eval;
 mod inspect;
 mod lift;
@@ -23,7 +24,9 @@ enum Command {
     Lift(Box<lift::LiftArgs>),
     /// Train a segmentation head for a model of the repository, and its backbone if that is wanted.
     Segvit(Box<segvit::SegvitArgs>),
-    /// Measure heads.
+    /// Compose a data set with exact truth: cut-outs over photos.
+    Compose(Box<compose::ComposeArgs>),
+    /// Measure heads and backbones.
     Eval(eval::EvalArgs),
     /// Time a step, or the extraction of features.
     Bench(bench::BenchArgs),
@@ -39,6 +42,7 @@ pub fn run() -> anyhow::Result<()> {
     match Cli::parse().command {
         Command::Lift(args) => lift::run(*args),
         Command::Segvit(args) => segvit::run(*args),
+        Command::Compose(args) => compose::run(&args),
         Command::Eval(args) => eval::run(args),
         Command::Bench(args) => bench::run(&args),
         Command::Inspect(args) => inspect::run(&args),

@@ -83,7 +83,7 @@ impl Sample {
 }
 
 /// Rows, columns and values of a PNG file.
-fn values(path: &Path) -> Result<(u32, u32, Vec<u16>), DataError> {
+pub(crate) fn values(path: &Path) -> Result<(u32, u32, Vec<u16>), DataError> {
     let bad = |problem: String| DataError::Labels { path: PathBuf::from(path), problem };
     let file = File::open(path).map_err(|source| DataError::Read { path: path.to_path_buf(), source })?;
     let mut decoder = Decoder::new_with_limits(BufReader::new(file), Limits { bytes: MAX_BYTES });

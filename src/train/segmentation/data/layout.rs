@@ -65,7 +65,7 @@ const PLAIN: Layout = Layout {
 };
 
 /// All known layouts.
-pub const LAYOUTS: [Layout; 9] = [
+pub const LAYOUTS: [Layout; 10] = [
     PLAIN,
     Layout {
         name: "camvid",
@@ -87,6 +87,13 @@ pub const LAYOUTS: [Layout; 9] = [
         images: ("JPEGImages", ""),
         labels: ("SegmentationClass", &[".png"]),
         classes: Some(include_str!("classes/voc.toml")),
+        ..PLAIN
+    },
+    Layout {
+        name: "voc-own",
+        list: Some("ImageSets/Segmentation/{split}.txt"),
+        images: ("JPEGImages", ""),
+        labels: ("SegmentationClass", &[".png"]),
         ..PLAIN
     },
     Layout {

@@ -11,4 +11,5 @@ mod layouts;
 mod learning;
 mod segmentation;
 mod support;
+mod tasks;
 mod vit;

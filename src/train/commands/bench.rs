@@ -1,17 +1,26 @@
-//! `train bench`: seconds of a step, and the share of the raw backbone's rate that filling the cache reaches. For ratios, not for
-//! absolute numbers: `benches/train_step.py` compares steps with PyTorch's.
+//! `train bench`: seconds of a step, the share of the raw backbone's rate that filling the cache reaches, and seconds to find an object. The
+//! first two are for ratios, not for absolute numbers: `benches/train_step.py` compares steps with PyTorch's.
 
 use std::{path::PathBuf, time::Instant};
 
 use anyhow::ensure;
 use clap::{Args, Subcommand};
+use densevit::{
+    discover::{DEFAULT_TAU, Method},
+    manifest::{Facet, Interpolation, Tap},
+};
 use tch::{Device, Kind, Tensor, nn};
 
 use crate::{
     backbone::Backbone,
-    commands::run::DeviceArg,
+    commands::run::{DEFAULT_MODEL, DeviceArg},
     config::{LiftConfig, Objective, Preset, Products},
-    data::{cache, loader::Batch, photos, view::make_view},
+    data::{
+        cache,
+        loader::Batch,
+        photos,
+        view::{make_view, resized},
+    },
     head::{Head, HeadShape},
     loss::Loss,
     optim::Adam,
@@ -30,6 +39,8 @@ enum What {
     Step(StepArgs),
     /// Filling the cache against running the backbone on images that are in memory.
     Features(FeaturesArgs),
+    /// Finding one object in the features of photos, on one thread.
+    Discover(DiscoverArgs),
 }
 
 /// Flags of `train bench step`.
@@ -81,6 +92,26 @@ struct FeaturesArgs {
     rounds: usize,
 }
 
+/// Flags of `train bench discover`.
+#[derive(Debug, Args)]
+struct DiscoverArgs {
+    /// Model directory: models/NAME/VERSION.
+    #[arg(short, long, value_name = "DIR", default_value = DEFAULT_MODEL)]
+    model: PathBuf,
+    /// Folders of photos.
+    #[arg(short, long, value_name = "DIR", required = true, num_args = 1..)]
+    images: Vec<PathBuf>,
+    /// Photos.
+    #[arg(long, default_value_t = 5)]
+    photos: usize,
+    /// Cells on a side: 56 are the 3,136 cells of 448 px with a patch of 16 and LiFT.
+    #[arg(long, default_value_t = 56)]
+    grid: u32,
+    /// TokenCut: cosine above which cells are similar.
+    #[arg(long, default_value_t = DEFAULT_TAU)]
+    tau: f32,
+}
+
 /// Times and prints.
 ///
 /// # Errors
@@ -89,6 +120,7 @@ pub fn run(args: &BenchArgs) -> anyhow::Result<()> {
     match &args.what {
         What::Step(args) => step(args),
         What::Features(args) => features(args),
+        What::Discover(args) => discover(args),
     }
 }
 
@@ -148,5 +180,31 @@ fn features(args: &FeaturesArgs) -> anyhow::Result<()> {
     }
     ratios.sort_by(f64::total_cmp);
     println!("median ratio {:.3}", ratios.get(ratios.len() / 2).copied().unwrap_or(f64::NAN));
+    Ok(())
+}
+
+/// Prints seconds of each photo and each way to find an object, and their medians.
+fn discover(args: &DiscoverArgs) -> anyhow::Result<()> {
+    let mut backbone = Backbone::open(&args.model, |tap| Tap { facet: Facet::Key, ..tap }, Device::Cpu)?;
+    let side = args.grid * backbone.patch();
+    let photos = photos::find(&args.images, 0.0)?.train;
+    let ways = [("LOST", Method::Lost { gram_bias: 0.0 }), ("TokenCut", Method::TokenCut { tau: args.tau })];
+    let mut seconds = vec![Vec::new(); ways.len()];
+    for photo in photos.iter().take(args.photos) {
+        let image = photos::open(&photo.path).map_err(anyhow::Error::msg)?;
+        let image = resized(&image, [side; 2], Interpolation::Bicubic, None).map_err(anyhow::Error::msg)?;
+        let map = backbone.features(&image)?;
+        for ((name, method), seconds) in ways.iter().zip(&mut seconds) {
+            let began = Instant::now();
+            let found = densevit::discover::discover(map.data(), [map.rows(), map.cols()], *method, 1)?;
+            let elapsed = began.elapsed().as_secs_f64();
+            println!("{name:<8} {} cells {elapsed:.3} s, {} object", map.rows() * map.cols(), found.len());
+            seconds.push(elapsed);
+        }
+    }
+    for ((name, _), mut seconds) in ways.iter().zip(seconds) {
+        seconds.sort_by(f64::total_cmp);
+        println!("median of {name} {:.3} s", seconds.get(seconds.len() / 2).copied().unwrap_or(f64::NAN));
+    }
     Ok(())
 }

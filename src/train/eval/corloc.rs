@@ -35,7 +35,8 @@ mod tests {
     fn half_an_overlap_counts_and_less_does_not() {
         let object = [0.0, 0.0, 10.0, 10.0];
         // 10 x 5 inside of 10 x 10, 10 x 4.9 inside of it.
-        let images = [(Some([0.0, 0.0, 10.0, 5.0]), vec![[50.0, 0.0, 60.0, 9.0], object]), (Some([0.0, 0.0, 10.0, 4.9]), vec![object])];
+        let images =
+            [(Some([0.0, 0.0, 10.0, 5.0]), vec![[50.0, 0.0, 60.0, 9.0], object]), (Some([0.0, 0.0, 10.0, 4.9]), vec![object])];
         assert_eq!(corloc(&images), Some(0.5));
     }
 

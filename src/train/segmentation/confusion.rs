@@ -54,6 +54,11 @@ impl Confusion {
         Ok(())
     }
 
+    /// Adds the counts of another matrix of as many classes.
+    pub fn merge(&mut self, other: &Self) {
+        self.counts.iter_mut().zip(&other.counts).for_each(|(sum, count)| *sum += count);
+    }
+
     /// Pixels of a true class that were taken for another, or for itself.
     #[must_use]
     pub fn count(&self, truth: usize, predicted: usize) -> u64 {

@@ -1,7 +1,12 @@
 //! `train eval`.
 
 mod classify;
+mod corloc;
+mod davis;
 mod segmentation;
+mod spair;
+mod tasks;
+mod video;
 
 use std::path::{Path, PathBuf};
 
@@ -41,6 +46,14 @@ enum What {
     Classify(classify::ClassifyArgs),
     /// Labels of a segmentation head on a labelled split.
     Segmentation(Box<segmentation::SegmentationArgs>),
+    /// CorLoc of the boxes that LOST and TokenCut find, on VOC and COCO20k.
+    Corloc(Box<corloc::CorlocArgs>),
+    /// Keypoints found by the nearest feature, on SPair-71k.
+    Spair(Box<spair::SpairArgs>),
+    /// Masks of objects propagated through videos, on DAVIS 2017.
+    Davis(Box<davis::DavisArgs>),
+    /// Labels propagated through a densely labelled video, on CamVid.
+    Video(Box<video::VideoArgs>),
 }
 
 /// What all measurements are made on, and where they go.
@@ -140,6 +153,10 @@ pub fn run(args: EvalArgs) -> anyhow::Result<()> {
         What::Camvid(args) => camvid(&args),
         What::Classify(args) => classify::run(&args),
         What::Segmentation(args) => segmentation::run(&args),
+        What::Corloc(args) => corloc::run(&args),
+        What::Spair(args) => spair::run(&args),
+        What::Davis(args) => davis::run(&args),
+        What::Video(args) => video::run(&args),
     }
 }
 

@@ -45,10 +45,10 @@ impl Directions {
         self.values.view()
     }
 
-    /// The cells of some rows of the grid, `[n * w, C]`.
-    pub(super) fn rows(&self, rows: std::ops::Range<usize>) -> ArrayView2<'_, f32> {
-        let cols = self.grid[1];
-        self.values.slice(s![rows.start * cols..rows.end * cols, ..])
+    /// Some cells of a row of the grid, `[n, C]`.
+    pub(super) fn part(&self, row: usize, cols: std::ops::Range<usize>) -> ArrayView2<'_, f32> {
+        let first = row * self.grid[1];
+        self.values.slice(s![first + cols.start..first + cols.end, ..])
     }
 
     /// Bilinear sample at a place in cells, clamped to the border, not of length one again.
@@ -64,20 +64,41 @@ impl Directions {
 
 /// The four cells around a place, and their bilinear weights.
 pub(super) fn corners([rows, cols]: [usize; 2], [row, col]: [f64; 2]) -> [(usize, f32); 4] {
-    let [(top, bottom, down), (left, right, along)] = [(row, rows), (col, cols)].map(|(place, n)| {
+    let (vertical, horizontal) = (Between::new(row, rows), Between::new(col, cols));
+    let [(top, above), (bottom, below)] = vertical.ends();
+    let [(left, before), (right, behind)] = horizontal.ends();
+    [
+        (top * cols + left, above * before),
+        (top * cols + right, above * behind),
+        (bottom * cols + left, below * before),
+        (bottom * cols + right, below * behind),
+    ]
+}
+
+/// A place on an axis: between two cells, or at the border.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Between {
+    first: usize,
+    second: usize,
+    /// Weight of the second.
+    rest: f32,
+}
+
+impl Between {
+    /// A place in cells on an axis of `n`, clamped to it; what is no number lies at its beginning.
+    pub(super) fn new(place: f64, n: usize) -> Self {
         let last = n.saturating_sub(1);
         #[expect(clippy::cast_precision_loss, reason = "grids are far smaller than 2^53")]
         let place = if place.is_finite() { place.clamp(0.0, last as f64) } else { 0.0 };
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "between 0 and the last cell")]
         let (first, rest) = (place.floor() as usize, place.fract() as f32);
-        (first, (first + 1).min(last), rest)
-    });
-    [
-        (top * cols + left, (1.0 - down) * (1.0 - along)),
-        (top * cols + right, (1.0 - down) * along),
-        (bottom * cols + left, down * (1.0 - along)),
-        (bottom * cols + right, down * along),
-    ]
+        Self { first, second: (first + 1).min(last), rest }
+    }
+
+    /// Both cells and their weights.
+    pub(super) fn ends(self) -> [(usize, f32); 2] {
+        [(self.first, 1.0 - self.rest), (self.second, self.rest)]
+    }
 }
 
 #[cfg(test)]

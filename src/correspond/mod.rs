@@ -6,10 +6,12 @@
 mod directions;
 mod matching;
 mod propagate;
+mod raster;
 mod top;
 
 pub use self::{
     directions::Directions,
     matching::{Match, MatchOptions, match_points},
     propagate::{PropagateError, PropagateOptions, Propagator, SoftMask},
+    raster::{Drawn, Shares},
 };

@@ -5,17 +5,18 @@
 //! For each cell of a new frame the `top_k` most similar cells of earlier frames within `radius` cells give their masks, weighted by
 //! exp(cosine / temperature). Earlier frames are the first, which has the true masks, and the last `n_frames`.
 //!
-//! The full affinity of 8 frames of 56 x 56 cells has 79 million entries; here a row of the new frame is multiplied with the rows of one
-//! earlier frame that it can see, and only `top_k` of each cell are kept: memory is a row's, whatever the length of the video.
+//! The full affinity of 8 frames of 56 x 56 cells has 79 million entries; here some cells of a row of the new frame are multiplied with the
+//! part of one row of an earlier frame that they can see, and only `top_k` of each cell are kept: memory is a row's, whatever the length of
+//! the video, and little is computed that is not looked at.
 
 use std::collections::VecDeque;
 
 use thiserror::Error;
 
-use crate::correspond::{
-    directions::{Directions, corners},
-    top::Top,
-};
+use crate::correspond::{directions::Directions, raster::Shares, top::Top};
+
+/// Cells of a row that are compared at once: few enough that most of what they see together is seen by each.
+const TILE: usize = 16;
 
 /// How masks are propagated. The defaults are those of DINO's and LiFT's evaluation on DAVIS 2017.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -28,6 +29,16 @@ pub struct PropagateOptions {
     pub top_k: usize,
     /// Temperature of the weights.
     pub temperature: f32,
+}
+
+impl PropagateOptions {
+    /// Pairs of cells that are compared for one frame at most.
+    #[must_use]
+    pub fn n_pairs(&self, [rows, cols]: [usize; 2]) -> usize {
+        let seen = |n: usize, more: usize| self.radius.saturating_mul(2).saturating_add(more).min(n);
+        let n_seen = seen(rows, 1).saturating_mul(seen(cols, TILE));
+        rows.saturating_mul(cols).saturating_mul(n_seen).saturating_mul(self.n_frames.saturating_add(1))
+    }
 }
 
 impl Default for PropagateOptions {
@@ -55,6 +66,9 @@ pub enum PropagateError {
         /// Cells of the grid.
         n_cells: usize,
     },
+    /// Nobody waits for the frame any more.
+    #[error("the frame is not wanted any more")]
+    Unwanted,
 }
 
 /// For every cell a share of each label.
@@ -63,9 +77,9 @@ pub enum PropagateError {
 /// - `shares`: `[h * w, L]`, row by row; a row sums to one
 #[derive(Clone, Debug, PartialEq)]
 pub struct SoftMask {
-    shares: Vec<f32>,
-    n_labels: usize,
-    grid: [usize; 2],
+    pub(super) shares: Vec<f32>,
+    pub(super) n_labels: usize,
+    pub(super) grid: [usize; 2],
 }
 
 /// Propagates masks from frame to frame. Its memory is bounded: the first frame and the last [`PropagateOptions::n_frames`].
@@ -83,7 +97,26 @@ impl Propagator {
     /// [`PropagateError::Labels`].
     pub fn new(options: PropagateOptions, first: Directions, labels: &[u8]) -> Result<Self, PropagateError> {
         let mask = SoftMask::new(labels, first.grid())?;
+        Self::with_mask(options, first, mask)
+    }
+
+    /// Begins with a frame and a soft mask of it.
+    ///
+    /// # Errors
+    /// [`PropagateError::Labels`] when the mask is not one of the frame's grid.
+    pub fn with_mask(options: PropagateOptions, first: Directions, mask: SoftMask) -> Result<Self, PropagateError> {
+        let [rows, cols] = first.grid();
+        if mask.grid != first.grid() {
+            return Err(PropagateError::Labels { n_labels: mask.grid[0] * mask.grid[1], n_cells: rows * cols });
+        }
         Ok(Self { options, first: (first, mask), last: VecDeque::new() })
+    }
+
+    /// Values that are held at most: features and shares of the first frame, of the last ones, and of the one that comes.
+    #[must_use]
+    pub fn n_values(options: &PropagateOptions, n_cells: usize, n_channels: usize, n_labels: usize) -> usize {
+        let n_frames = options.n_frames.saturating_add(2);
+        n_channels.saturating_add(n_labels).saturating_mul(n_cells).saturating_mul(n_frames)
     }
 
     /// The mask of the next frame.
@@ -91,6 +124,14 @@ impl Propagator {
     /// # Errors
     /// [`PropagateError::Frame`]: nothing is changed.
     pub fn next(&mut self, frame: Directions) -> Result<SoftMask, PropagateError> {
+        self.next_while(frame, || true)
+    }
+
+    /// The mask of the next frame, as long as `is_wanted` says so, which is asked before each row of cells.
+    ///
+    /// # Errors
+    /// [`PropagateError::Frame`], [`PropagateError::Unwanted`]: nothing is changed.
+    pub fn next_while(&mut self, frame: Directions, is_wanted: impl Fn() -> bool) -> Result<SoftMask, PropagateError> {
         let extents = |frame: &Directions| [frame.grid()[0], frame.grid()[1], frame.n_channels()];
         let (got, expected) = (extents(&frame), extents(&self.first.0));
         if got != expected {
@@ -98,7 +139,13 @@ impl Propagator {
         }
         let [rows, _, _] = got;
         let n_labels = self.first.1.n_labels;
-        let shares = (0..rows).flat_map(|row| self.row(&frame, row)).collect();
+        let mut shares = Vec::with_capacity(rows * frame.grid()[1] * n_labels);
+        for row in 0..rows {
+            if !is_wanted() {
+                return Err(PropagateError::Unwanted);
+            }
+            shares.extend(self.row(&frame, row));
+        }
         let mask = SoftMask { shares, n_labels, grid: frame.grid() };
         self.last.push_back((frame, mask.clone()));
         while self.last.len() > self.options.n_frames {
@@ -114,15 +161,19 @@ impl Propagator {
         let seen_rows = row.saturating_sub(radius)..(row + radius + 1).min(rows);
         let context: Vec<&(Directions, SoftMask)> = std::iter::once(&self.first).chain(&self.last).collect();
         let mut tops = vec![Top::new(top_k.max(1)); cols];
-        let cells = frame.rows(row..row + 1);
         for (position, (earlier, _)) in context.iter().enumerate() {
-            let similar = cells.dot(&earlier.rows(seen_rows.clone()).t());
-            for (col, top) in tops.iter_mut().enumerate() {
-                let seen_cols = col.saturating_sub(radius)..(col + radius + 1).min(cols);
-                for seen_row in 0..seen_rows.len() {
-                    for seen_col in seen_cols.clone() {
-                        let cell = (seen_rows.start + seen_row) * cols + seen_col;
-                        top.offer(similar[(col, seen_row * cols + seen_col)], position * rows * cols + cell);
+            for first in (0..cols).step_by(TILE) {
+                let tile = first..(first + TILE).min(cols);
+                let seen_cols = first.saturating_sub(radius)..(tile.end + radius).min(cols);
+                let cells = frame.part(row, tile.clone());
+                for seen_row in seen_rows.clone() {
+                    let similar = cells.dot(&earlier.part(seen_row, seen_cols.clone()).t());
+                    for (similar, col) in similar.rows().into_iter().zip(tile.clone()) {
+                        let own_cols = col.saturating_sub(radius)..(col + radius + 1).min(cols);
+                        for seen_col in own_cols {
+                            let source = (position * rows + seen_row) * cols + seen_col;
+                            tops[col].offer(similar[seen_col - seen_cols.start], source);
+                        }
                     }
                 }
             }
@@ -170,40 +221,9 @@ impl SoftMask {
     /// - output: `[height * width]`, row by row
     #[must_use]
     pub fn labels(&self, [height, width]: [usize; 2]) -> Vec<u8> {
-        let stretch = self.stretch();
-        let place = |index: usize, n: usize, cells: usize| (index as f64 + 0.5) * cells as f64 / n as f64 - 0.5;
-        let mut labels = Vec::with_capacity(height * width);
-        for row in 0..height {
-            for col in 0..width {
-                let corners = corners(self.grid, [place(row, height, self.grid[0]), place(col, width, self.grid[1])]);
-                let share = |label: usize| {
-                    let sum: f32 = corners.iter().map(|(cell, weight)| weight * self.of(*cell)[label]).sum();
-                    let (low, span) = stretch[label];
-                    (sum - low) / span
-                };
-                let (mut best, mut largest) = (0u8, f32::NEG_INFINITY);
-                for label in 0..self.n_labels {
-                    let share = share(label);
-                    if share > largest {
-                        (best, largest) = (u8::try_from(label).unwrap_or(u8::MAX), share);
-                    }
-                }
-                labels.push(best);
-            }
-        }
-        labels
-    }
-
-    /// Smallest share and span of each label; nothing is stretched where a label is nowhere.
-    fn stretch(&self) -> Vec<(f32, f32)> {
-        (0..self.n_labels)
-            .map(|label| {
-                let shares = self.shares.iter().skip(label).step_by(self.n_labels);
-                let low = shares.clone().copied().fold(f32::INFINITY, f32::min);
-                let high = shares.copied().fold(0.0, f32::max);
-                if high > 0.0 && high > low { (low, high - low) } else { (0.0, 1.0) }
-            })
-            .collect()
+        let places =
+            |n: usize, cells: usize| (0..n).map(|index| (index as f64 + 0.5) * cells as f64 / n as f64 - 0.5).collect::<Vec<_>>();
+        self.draw(&places(height, self.grid[0]), &places(width, self.grid[1]), Shares::Stretched).labels
     }
 }
 

@@ -2,6 +2,22 @@
 
 use ndarray::{Array2, ArrayView2, Axis};
 
+/// A map less the mean of its cells' features: what all cells of an image share decides nothing then. Features of DINOv2 share so much that
+/// no cosine of two is low, and neither method finds anything in them as they are.
+///
+/// # Shapes
+/// - `map`, output: `[h, w, C]` f32
+#[must_use]
+pub fn centred(map: &[f32], n_channels: usize) -> Vec<f32> {
+    let mut sums = vec![0.0f64; n_channels];
+    let cells = map.chunks_exact(n_channels.max(1));
+    let n_cells = cells.len().max(1) as f64;
+    cells.clone().for_each(|cell| sums.iter_mut().zip(cell).for_each(|(sum, value)| *sum += f64::from(*value)));
+    #[expect(clippy::cast_possible_truncation, reason = "back to the precision it came in")]
+    let less_mean = |(value, sum): (&f32, &f64)| (f64::from(*value) - sum / n_cells) as f32;
+    cells.flat_map(|cell| cell.iter().zip(&sums).map(less_mean)).collect()
+}
+
 /// Features of all cells.
 pub(super) struct Cells {
     /// `[cells, C]`.

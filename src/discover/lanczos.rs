@@ -6,7 +6,7 @@
 //! within 1e-5 of one another. The start is fixed, so that equal images give equal objects.
 
 /// Largest number of products.
-const MAX_STEPS: usize = 200;
+pub(super) const MAX_STEPS: usize = 200;
 /// Residual of the eigenvector, relative to eigenvalues of at most one, at which it is good enough: it is compared with its mean only.
 const TOLERANCE: f64 = 1e-7;
 /// Steps between looks at the residual.

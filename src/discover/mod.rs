@@ -15,7 +15,11 @@ mod lanczos;
 mod lost;
 mod token_cut;
 
+use std::fmt;
+
 use thiserror::Error;
+
+pub use self::features::centred;
 
 use self::{component::component_of, features::Cells};
 
@@ -98,34 +102,64 @@ pub enum DiscoverError {
 ///
 /// # Errors
 /// [`DiscoverError`] for a grid of more than [`MAX_CELLS`], and values that do not fill it.
-pub fn discover(
-    map: &[f32],
-    [rows, cols]: [usize; 2],
+pub fn discover(map: &[f32], grid: [usize; 2], method: Method, n_objects: usize) -> Result<Vec<Discovery>, DiscoverError> {
+    Ok(Search::new(map, grid, method)?.take(n_objects.min(MAX_OBJECTS)).collect())
+}
+
+/// A search for one object after the other, each among the cells that those before leave. Ends when nothing is left.
+pub struct Search {
+    cells: Cells,
+    is_free: Vec<bool>,
+    grid: [usize; 2],
     method: Method,
-    n_objects: usize,
-) -> Result<Vec<Discovery>, DiscoverError> {
-    let n_cells = rows.saturating_mul(cols);
-    if n_cells > MAX_CELLS {
-        return Err(DiscoverError::TooManyCells { rows, cols });
+}
+
+impl Search {
+    /// Begins a search in `map`.
+    ///
+    /// # Shapes
+    /// - `map`: `[h, w, C]` f32
+    ///
+    /// # Errors
+    /// As [`discover`].
+    pub fn new(map: &[f32], [rows, cols]: [usize; 2], method: Method) -> Result<Self, DiscoverError> {
+        let n_cells = rows.saturating_mul(cols);
+        if n_cells > MAX_CELLS {
+            return Err(DiscoverError::TooManyCells { rows, cols });
+        }
+        if n_cells == 0 || map.is_empty() || !map.len().is_multiple_of(n_cells) {
+            return Err(DiscoverError::Shape { n_values: map.len(), rows, cols });
+        }
+        Ok(Self { cells: Cells::new(map, n_cells), is_free: vec![true; n_cells], grid: [rows, cols], method })
     }
-    if n_cells == 0 || map.is_empty() || !map.len().is_multiple_of(n_cells) {
-        return Err(DiscoverError::Shape { n_values: map.len(), rows, cols });
+
+    /// Memory of a search, in bytes: features, directions, the products of all pairs of cells, and the vectors of the cut.
+    #[must_use]
+    pub fn n_bytes(n_cells: u64, n_channels: u64) -> u64 {
+        let of_cells = 2 * 4 * n_cells * n_channels;
+        of_cells + 4 * n_cells * n_cells + 8 * lanczos::MAX_STEPS as u64 * n_cells
     }
-    let cells = Cells::new(map, n_cells);
-    let mut is_free = vec![true; n_cells];
-    let mut found = Vec::new();
-    for _ in 0..n_objects.min(MAX_OBJECTS) {
-        let free: Vec<usize> = (0..n_cells).filter(|cell| is_free[*cell]).collect();
-        let part = match method {
-            Method::Lost { gram_bias } => lost::part(&cells, &free, gram_bias),
-            Method::TokenCut { tau } => token_cut::part(&cells, &free, tau),
+}
+
+impl Iterator for Search {
+    type Item = Discovery;
+
+    fn next(&mut self) -> Option<Discovery> {
+        let free: Vec<usize> = (0..self.is_free.len()).filter(|cell| self.is_free[*cell]).collect();
+        let part = match self.method {
+            Method::Lost { gram_bias } => lost::part(&self.cells, &free, gram_bias),
+            Method::TokenCut { tau } => token_cut::part(&self.cells, &free, tau),
         };
-        let Some(part) = part else { break };
-        let object = part.into_discovery(&cells, &free, [rows, cols]);
-        object.cells.iter().zip(&mut is_free).for_each(|(is_inside, is_free)| *is_free &= !is_inside);
-        found.push(object);
+        let object = part?.into_discovery(&self.cells, &free, self.grid);
+        object.cells.iter().zip(&mut self.is_free).for_each(|(is_inside, is_free)| *is_free &= !is_inside);
+        Some(object)
     }
-    Ok(found)
+}
+
+impl fmt::Debug for Search {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Search({:?} on {:?})", self.method, self.grid)
+    }
 }
 
 /// What a method leaves: a foreground, and the cell that it began with. Indices are positions among the free cells.

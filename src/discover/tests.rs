@@ -30,6 +30,17 @@ fn both_methods_find_an_object_on_a_ground() {
 }
 
 #[test]
+fn what_all_cells_share_hides_an_object_until_it_is_subtracted() {
+    let shared = map(0.01).chunks(3).flat_map(|cell| [cell[0] + 50.0, cell[1] - 30.0, cell[2]]).collect::<Vec<f32>>();
+    for method in [Method::Lost { gram_bias: 0.0 }, Method::TokenCut { tau: DEFAULT_TAU }] {
+        assert_ne!(discover(&shared, GRID, method, 1).unwrap()[0].bounds, OBJECT, "{method:?}");
+        assert_eq!(discover(&centred(&shared, 3), GRID, method, 1).unwrap()[0].bounds, OBJECT, "{method:?}");
+    }
+    assert_eq!(centred(&[1.0, 5.0, 3.0, 7.0], 2), [-1.0, -1.0, 1.0, 1.0]);
+    assert!(centred(&[], 0).is_empty());
+}
+
+#[test]
 fn of_cells_of_equal_degree_the_first_is_the_seed_of_lost() {
     let found = discover(&map(0.0), GRID, Method::Lost { gram_bias: 0.0 }, 1).unwrap();
     assert_eq!(found[0].seed, [2, 5], "all twelve cells of the object have the same degree");

@@ -45,6 +45,20 @@ impl BitMask {
         Ok(Self { rows, cols, bits })
     }
 
+    /// A mask of the pixels that are set, row by row.
+    ///
+    /// # Errors
+    /// As [`BitMask::from_bits`].
+    pub fn of_pixels(rows: usize, cols: usize, is_set: &[bool]) -> Result<Self, MaskError> {
+        if Some(is_set.len()) != rows.checked_mul(cols) {
+            return Err(MaskError::Length { what: "a mask", rows, cols, len: is_set.len() });
+        }
+        let byte =
+            |pixels: &[bool]| pixels.iter().enumerate().fold(0, |byte, (bit, is_set)| byte | (u8::from(*is_set) << (7 - bit)));
+        let bits = is_set.chunks(cols.max(1)).flat_map(|row| row.chunks(8).map(byte)).collect();
+        Self::from_bits(rows, cols, bits)
+    }
+
     /// Rows, in pixels.
     #[must_use]
     pub fn rows(&self) -> usize {
@@ -163,6 +177,14 @@ mod tests {
         }
         assert!(!mask.is_set(0, 10) && !mask.is_set(2, 0));
         assert_eq!(mask.area_px(), 4);
+    }
+
+    #[test]
+    fn pixels_that_are_set_become_bits() {
+        let is_set = [true, false, false, false, false, false, false, false, true, false].repeat(2);
+        let mask = BitMask::of_pixels(2, 10, &is_set).unwrap();
+        assert_eq!(mask.bits(), [0x80, 0x80, 0x80, 0x80]);
+        assert!(matches!(BitMask::of_pixels(2, 10, &is_set[..19]), Err(MaskError::Length { len: 19, .. })));
     }
 
     #[test]

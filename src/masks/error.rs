@@ -250,6 +250,12 @@ pub enum MaskError {
     /// A thread that the system did not give.
     #[error("cannot start a thread")]
     Thread(#[source] io::Error),
+    /// Labels that are no PNG, or a damaged one.
+    #[error("the labels are no readable PNG file: {0}")]
+    Unreadable(png::DecodingError),
+    /// A PNG of colours.
+    #[error("the PNG file holds colours, not one label a pixel: save it as palette or grey")]
+    Colours,
     /// A PNG that was not written.
     #[error("cannot encode the labels as PNG")]
     Png(#[source] png::EncodingError),

@@ -1,6 +1,69 @@
-//! A label map as a PNG file.
+//! Label maps as PNG files.
+//!
+//! # Design
+//! Values are read as they are stored. Decoders for pictures would turn the palette of VOC's files into colours and scale shallow greys.
+
+use std::io::Cursor;
+
+use png::{BitDepth, ColorType, Decoder, Limits, Transformations};
 
 use crate::masks::{LabelMap, Labels, MaskError, Palette, column_runs::as_u32, palette::VOID_COLOR};
+
+/// Values of a PNG file of one value a pixel.
+///
+/// # Shapes
+/// - `values`: `[rows, cols]`, row-major
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LabelFile {
+    /// The values.
+    pub values: Vec<u16>,
+    /// Colours of the first values; none for a file of greys.
+    pub palette: Vec<[u8; 3]>,
+}
+
+impl LabelFile {
+    /// Reads a file of `[rows, cols]` pixels; another size is refused before anything is decoded.
+    ///
+    /// # Errors
+    /// [`MaskError::Unreadable`], [`MaskError::Colours`], [`MaskError::SizeMismatch`].
+    pub fn read(file: &[u8], [rows, cols]: [usize; 2]) -> Result<Self, MaskError> {
+        // Values of at most two bytes, and as much again for the decoder itself.
+        let max_bytes = rows.saturating_mul(cols).saturating_mul(4).saturating_add(1 << 20);
+        let mut decoder = Decoder::new_with_limits(Cursor::new(file), Limits { bytes: max_bytes });
+        decoder.set_transformations(Transformations::IDENTITY);
+        let mut reader = decoder.read_info().map_err(MaskError::Unreadable)?;
+        let (color, depth) = reader.output_color_type();
+        if !matches!(color, ColorType::Grayscale | ColorType::Indexed) {
+            return Err(MaskError::Colours);
+        }
+        let (file_rows, file_cols) = (reader.info().height as usize, reader.info().width as usize);
+        if [file_rows, file_cols] != [rows, cols] {
+            let what = "the image";
+            return Err(MaskError::SizeMismatch { what, rows, cols, label_rows: file_rows, label_cols: file_cols });
+        }
+        let palette = reader.info().palette.as_deref().unwrap_or_default().as_chunks().0.to_vec();
+        let mut bytes = vec![0; reader.output_buffer_size().unwrap_or_default()];
+        let info = reader.next_frame(&mut bytes).map_err(MaskError::Unreadable)?;
+        let lines = bytes.chunks_exact(info.line_size.max(1)).take(rows);
+        Ok(Self { values: lines.flat_map(|line| unpacked(line, depth).take(cols)).collect(), palette })
+    }
+}
+
+/// Values of a line; shallow ones are packed from the left.
+fn unpacked(line: &[u8], depth: BitDepth) -> Box<dyn Iterator<Item = u16> + '_> {
+    let n_bits = match depth {
+        BitDepth::Sixteen => return Box::new(line.as_chunks().0.iter().map(|pair| u16::from_be_bytes(*pair))),
+        BitDepth::Eight => return Box::new(line.iter().map(|byte| u16::from(*byte))),
+        BitDepth::One => 1,
+        BitDepth::Two => 2,
+        BitDepth::Four => 4,
+    };
+    let parts = move |byte: &u8| {
+        let byte = u16::from(*byte);
+        (0..8 / n_bits).rev().map(move |place| (byte >> (place * n_bits)) & ((1 << n_bits) - 1))
+    };
+    Box::new(line.iter().flat_map(parts))
+}
 
 /// The file. Pixel values are the labels: 8-bit ones with the classes' colours as palette (entry 255 is void's when no class has it),
 /// 16-bit ones as grey levels without colours.
@@ -64,6 +127,33 @@ mod tests {
         let file = label_png(&map, &Palette::distinct(300).unwrap()).unwrap();
         let image::DynamicImage::ImageLuma16(grey) = image::load_from_memory(&file).unwrap() else { panic!("not 16-bit grey") };
         assert_eq!(grey.into_raw(), [299, 65_535, 7]);
+    }
+
+    #[test]
+    fn what_was_written_is_read_and_other_sizes_and_colours_are_refused() {
+        let map = LabelMap::new(2, 2, 2, Labels::U8(vec![0, 1, 255, 0])).unwrap();
+        let palette = Palette::new(vec![[1, 2, 3], [250, 0, 9]]).unwrap();
+        let file = label_png(&map, &palette).unwrap();
+        let read = LabelFile::read(&file, [2, 2]).unwrap();
+        assert_eq!((read.values, &read.palette[..2]), (vec![0, 1, 255, 0], palette.colors()));
+        let error = LabelFile::read(&file, [2, 3]).unwrap_err();
+        assert_eq!(error.to_string(), "the image has 2 x 3 pixels (height x width), the labels have 2 x 2");
+        assert!(matches!(LabelFile::read(&file[..40], [2, 2]), Err(MaskError::Unreadable(_))));
+        let mut photo = Cursor::new(Vec::new());
+        image::RgbImage::new(2, 2).write_to(&mut photo, image::ImageFormat::Png).unwrap();
+        assert!(matches!(LabelFile::read(photo.get_ref(), [2, 2]), Err(MaskError::Colours)));
+    }
+
+    #[test]
+    fn shallow_values_are_read_one_by_one() {
+        let mut file = Vec::new();
+        let mut encoder = png::Encoder::new(&mut file, 3, 2);
+        encoder.set_color(ColorType::Indexed);
+        encoder.set_depth(BitDepth::Four);
+        encoder.set_palette([[0; 3], [9; 3]].concat());
+        encoder.write_header().unwrap().write_image_data(&[0x01, 0x20, 0x34, 0x50]).unwrap();
+        let read = LabelFile::read(&file, [2, 3]).unwrap();
+        assert_eq!((read.values, read.palette), (vec![0, 1, 2, 3, 4, 5], vec![[0; 3], [9; 3]]));
     }
 
     #[test]

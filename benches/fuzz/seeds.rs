@@ -54,10 +54,12 @@ pub fn all(client: &Client) -> anyhow::Result<Vec<Seed>> {
     let mut seeds = Vec::new();
     for format in FORMATS {
         let file = file(format)?;
-        let with_file: [(&str, &str, Around); 4] = [
+        let with_file: [(&str, &str, Around); 6] = [
             ("extract", "densevit.v1.DenseVision.Extract", extract),
             ("extract-chunked", "densevit.v1.DenseVision.ExtractChunked", extract_points),
             ("segment", "densevit.v1.DenseVision.Segment", segment),
+            ("discover", "densevit.v1.DenseVision.Discover", discover),
+            ("match", "densevit.v1.DenseVision.Match", match_points),
             ("infer", "inference.GRPCInferenceService.ModelInfer", infer),
         ];
         for (name, method, around) in with_file {
@@ -111,6 +113,17 @@ fn extract_points(file: Bytes) -> Vec<u8> {
 
 fn segment(file: Bytes) -> Vec<u8> {
     pb::SegmentRequest { image: encoded(file), preprocess: native(), ..Default::default() }.encode_to_vec()
+}
+
+fn discover(file: Bytes) -> Vec<u8> {
+    let (image, cells) = (encoded(file), pb::MaskFormat::Rle.into());
+    pb::DiscoverRequest { image, preprocess: native(), n_objects: 2, cells, ..Default::default() }.encode_to_vec()
+}
+
+fn match_points(file: Bytes) -> Vec<u8> {
+    let (source, target) = (encoded(file.clone()), encoded(file));
+    let points = vec![pb::Point { x: 8.0, y: 8.0 }, pb::Point { x: 30.0, y: 5.0 }];
+    pb::MatchRequest { source, target, preprocess: native(), points, ..Default::default() }.encode_to_vec()
 }
 
 fn raw() -> Vec<u8> {

@@ -7,6 +7,7 @@ use tokio::{
     task::spawn_blocking,
     time::{Instant, timeout_at},
 };
+use tokio_util::sync::CancellationToken;
 
 use crate::engine::InferError;
 
@@ -14,6 +15,17 @@ use crate::engine::InferError;
 #[derive(Clone, Debug)]
 pub struct CpuPool {
     permits: Arc<Semaphore>,
+}
+
+/// Whether anybody still waits for a piece of work.
+#[derive(Debug)]
+pub(super) struct Wanted(CancellationToken);
+
+impl Wanted {
+    /// Not once the caller has gone, or its deadline has passed.
+    pub(super) fn is_wanted(&self) -> bool {
+        !self.0.is_cancelled()
+    }
 }
 
 impl CpuPool {
@@ -45,6 +57,18 @@ impl CpuPool {
             Some(deadline) => timeout_at(deadline, running).await.map_err(|_elapsed| InferError::DeadlineExceeded { stage })?,
         }
     }
+
+    /// The same for long work, which asks between its steps whether it is still wanted.
+    pub(super) async fn run_steps<T, F>(&self, stage: &'static str, deadline: Option<Instant>, work: F) -> Result<T, InferError>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Wanted) -> T + Send + 'static,
+    {
+        let gone = CancellationToken::new();
+        let wanted = Wanted(gone.clone());
+        let _at_the_end = gone.drop_guard();
+        self.run(stage, deadline, move || work(&wanted)).await
+    }
 }
 
 #[cfg(test)]
@@ -61,6 +85,24 @@ mod tests {
         let outcome: Result<(), _> = pool.run("decoding", None, || panic!("bad image")).await;
         assert!(matches!(outcome, Err(InferError::Internal { operation: "decoding", .. })));
         assert_eq!(pool.run("decoding", None, || 7).await.unwrap(), 7);
+    }
+
+    #[tokio::test]
+    async fn long_work_learns_that_its_caller_has_gone() {
+        let pool = CpuPool::new(1);
+        let (begun, begins) = std::sync::mpsc::channel();
+        let (ended, ends) = std::sync::mpsc::channel();
+        let work = move |wanted: &Wanted| {
+            begun.send(wanted.is_wanted()).unwrap();
+            while wanted.is_wanted() {
+                std::thread::yield_now();
+            }
+            ended.send(()).unwrap();
+        };
+        let caller = tokio::spawn(async move { pool.run_steps("searching", None, work).await });
+        assert!(tokio::task::spawn_blocking(move || begins.recv().unwrap()).await.unwrap());
+        caller.abort();
+        tokio::task::spawn_blocking(move || ends.recv_timeout(Duration::from_secs(60)).unwrap()).await.unwrap();
     }
 
     #[tokio::test]

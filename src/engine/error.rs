@@ -110,6 +110,28 @@ impl InferError {
         Self::Internal { operation, source: source.into() }
     }
 
+    /// The same of a request whose field `from` has another name, `to`.
+    #[must_use]
+    pub fn renamed(self, from: &str, to: &str) -> Self {
+        match self {
+            Self::InvalidArgument { field, message } => {
+                let rest = field.strip_prefix(from).filter(|rest| rest.is_empty() || rest.starts_with('.'));
+                let field = rest.map(|rest| format!("{to}{rest}")).unwrap_or(field);
+                Self::InvalidArgument { field, message }
+            }
+            other => other,
+        }
+    }
+
+    /// The same of a request that is the field `outer` of another.
+    #[must_use]
+    pub fn inside(self, outer: &str) -> Self {
+        match self {
+            Self::InvalidArgument { field, message } => Self::InvalidArgument { field: format!("{outer}.{field}"), message },
+            other => other,
+        }
+    }
+
     /// Whether it is about who asked, and not about what was asked: another caller may fare better.
     pub(super) fn is_of_caller(&self) -> bool {
         matches!(self, Self::DeadlineExceeded { .. } | Self::Overloaded { .. })
@@ -185,6 +207,14 @@ mod tests {
     #[derive(Debug, Error)]
     #[error("the run failed")]
     struct Outer(#[source] fmt::Error);
+
+    #[test]
+    fn fields_are_renamed_with_what_is_inside_of_them_and_no_others() {
+        let field = |field: &str| InferError::invalid(field, "is bad").renamed("image", "target").field().map(str::to_owned);
+        assert_eq!(field("image.raw.data").as_deref(), Some("target.raw.data"));
+        assert_eq!(field("image").as_deref(), Some("target"));
+        assert_eq!(field("images").as_deref(), Some("images"));
+    }
 
     #[test]
     fn a_shared_error_has_the_words_and_the_sources_of_the_first() {

@@ -8,10 +8,10 @@ use tracing::{Span, debug_span};
 use crate::{
     batch::{BatchError, Completed, Submit},
     engine::{
-        Engine, InferError, Limits, LoadedModel,
-        input::Input,
+        Admitted, Engine, InferError, Limits, LoadedModel,
+        input::{Input, Sizes},
         plan::{Plan, recipe},
-        request::{Clock, ExtractRequest, Extracted, FeatureRequest},
+        request::{Clock, ExtractRequest, Extracted, FeatureRequest, InputRequest},
         select::Selected,
         timing::Timing,
     },
@@ -52,10 +52,51 @@ impl FeaturePart {
         Selected::new(&self.request.part, geometry, &self.plan, manifest)
     }
 
+    /// What the features are, and what the caller should know of them.
+    pub(super) fn into_plan(self) -> Plan {
+        self.plan
+    }
+
     /// What the model must be asked for.
     pub(super) fn key(&self) -> FeatureKey {
         let FeatureRequest { cls_token: cls, register_tokens: registers, .. } = self.request;
         FeatureKey { tap: self.plan.tap, lift_passes: self.plan.lift_passes, cls, registers }
+    }
+}
+
+/// An image that is ready for a run that gives features.
+#[derive(Debug)]
+pub(super) struct Ready {
+    pub(super) part: FeaturePart,
+    pub(super) geometry: Geometry,
+    key: RunKey,
+    image: RgbImage,
+    timing: Timing,
+    prepared: Instant,
+    place: Arc<Admitted>,
+}
+
+/// The features of a run.
+#[derive(Debug)]
+pub(super) struct Ran {
+    pub(super) part: FeaturePart,
+    pub(super) features: Features,
+    pub(super) geometry: Geometry,
+    /// Up to the end of the run.
+    pub(super) timing: Timing,
+    pub(super) ended: Instant,
+    pub(super) place: Arc<Admitted>,
+}
+
+impl Ready {
+    /// Waits for the run.
+    pub(super) async fn run(self, model: &Arc<LoadedModel>, clock: Clock) -> Result<Ran, InferError> {
+        let Self { part, geometry, key, image, timing, prepared, place } = self;
+        let Completed { output, queue_time: queue, batch_size, .. } = run(model, key, image, clock).await?;
+        let RunOutput { backbone, lift, segment, features, .. } = output;
+        let timing = Timing { queue, backbone, lift, segment, batch_size, ..timing };
+        let (ended, timing) = (Instant::now(), timing.with_run(prepared.elapsed()));
+        Ok(Ran { part, features: features.ok_or_else(no_features)?, geometry, timing, ended, place })
     }
 }
 
@@ -79,28 +120,41 @@ impl Engine {
         clock: Clock,
     ) -> Result<Extracted, InferError> {
         let ExtractRequest { input, features } = request;
+        let ready = self.ready(model, (&input, features), |_sizes, _grid| Ok(0), clock).await?;
+        let selected = ready.part.select(&ready.geometry, model.manifest())?;
+        let Ran { part, features, geometry, timing, ended, place } = ready.run(model, clock).await?;
+        let extracted = self.encode_features(model, (part, selected), Some(features), geometry, clock).await?;
+        let timing = Timing { postprocess: ended.elapsed(), total: clock.arrived.elapsed(), ..timing };
+        Ok(Extracted { timing, place: Some(place), ..extracted })
+    }
+
+    /// Decodes and resizes an image for a run that gives features. `more` tells how many bytes the work behind the run will need, for the
+    /// image's sizes and the rows and columns of its map, or refuses it.
+    pub(super) async fn ready(
+        &self,
+        model: &Arc<LoadedModel>,
+        (input, features): (&InputRequest, FeatureRequest),
+        more: impl FnOnce(Sizes, [usize; 2]) -> Result<u64, InferError>,
+        clock: Clock,
+    ) -> Result<Ready, InferError> {
         let manifest = model.manifest();
         let part = FeaturePart::new(features, manifest, self.limits())?;
-        let recipe = recipe(&input, manifest, manifest.preprocess.resize, self.limits());
-        let sizes = self.sizes(&input, &recipe)?;
-        let n_bytes = sizes.n_bytes(&input.image).saturating_add(part.n_bytes(sizes.input, manifest, self.limits())?);
+        let recipe = recipe(input, manifest, manifest.preprocess.resize, self.limits());
+        let sizes = self.sizes(input, &recipe)?;
+        let of_map = part.n_bytes(sizes.input, manifest, self.limits())?;
+        let of_more = more(sizes, part.plan.grid([sizes.input.0, sizes.input.1], manifest))?;
+        let n_bytes = sizes.n_bytes(&input.image).saturating_add(of_map).saturating_add(of_more);
         if clock.is_expired() {
             return Err(InferError::DeadlineExceeded { stage: "before decoding" });
         }
-        let place = Some(Arc::new(self.admit(model, clock, n_bytes)?));
+        let place = Arc::new(self.admit(model, clock, n_bytes)?);
         let key = RunKey { height: sizes.input.0, width: sizes.input.1, features: Some(part.key()), segment: false };
         foresee(model, key.clone(), clock)?;
         let (admitted, receive) = (Instant::now(), clock.arrived.elapsed());
-        let Input { image, geometry, resize } = self.prepare_input(&input, &recipe, clock).await?;
+        let Input { image, geometry, resize } = self.prepare_input(input, &recipe, clock).await?;
         let (prepared, decode) = (Instant::now(), admitted.elapsed().saturating_sub(resize));
-        let selected = part.select(&geometry, manifest)?;
-        let Completed { output, queue_time: queue, batch_size, .. } = run(model, key, image, clock).await?;
-        let RunOutput { backbone, lift, segment, features, .. } = output;
-        let timing = Timing { receive, decode, resize, queue, backbone, lift, segment, batch_size, ..Timing::default() };
-        let (ran, timing) = (Instant::now(), timing.with_run(prepared.elapsed()));
-        let extracted = self.encode_features(model, (part, selected), features, geometry, clock).await?;
-        let timing = Timing { postprocess: ran.elapsed(), total: clock.arrived.elapsed(), ..timing };
-        Ok(Extracted { timing, place, ..extracted })
+        let timing = Timing { receive, decode, resize, ..Timing::default() };
+        Ok(Ready { part, geometry, key, image, timing, prepared, place })
     }
 
     /// The features of a run as they go over the wire, without times.
@@ -112,8 +166,7 @@ impl Engine {
         geometry: Geometry,
         clock: Clock,
     ) -> Result<Extracted, InferError> {
-        let Features { map, cls, registers } =
-            features.ok_or_else(|| InferError::internal("running the model", "it gave no features"))?;
+        let Features { map, cls, registers } = features.ok_or_else(no_features)?;
         let FeaturePart { request, plan } = part;
         let FeatureRequest { dtype, layout, l2_normalize, .. } = request;
         let options = EncodeOptions { selection: selected.selection, dtype, layout, l2_normalize };
@@ -163,6 +216,10 @@ pub(super) async fn run(
     let Clock { deadline, caller, .. } = clock;
     let job = Submit { key, input, n_bytes, caller, deadline, span: Span::current() };
     model.batcher().submit(job).await.map_err(refused)
+}
+
+fn no_features() -> InferError {
+    InferError::internal("running the model", "it gave no features")
 }
 
 fn refused(error: BatchError) -> InferError {

@@ -219,6 +219,8 @@ impl Keep for Segmented {
             geometry: _,
             n_windows: _,
             features,
+            // Of labels along a video, which are not kept.
+            palette: _,
             warnings,
             timing: _,
             place: _,

@@ -1,6 +1,7 @@
 //! One request through one model, in the service's own terms: no protobuf above, no sessions below.
 //!
-//! In: an [`ExtractRequest`] and its [`Clock`]. Out: an [`Extracted`] or an [`InferError`]. Called by `grpc` and by the benchmarks.
+//! In: an [`ExtractRequest`] (or one for masks, objects, matches, labels along a video) and its [`Clock`]. Out: an [`Extracted`] or an
+//! [`InferError`]. Called by `grpc` and by the benchmarks.
 //!
 //! # Design
 //! Everything that can be refused is refused before work is spent: the options against the manifest, the image's size from its
@@ -10,6 +11,7 @@
 
 mod cached;
 mod cpu;
+mod discover;
 mod error;
 mod extract;
 mod graph_tools;
@@ -17,9 +19,12 @@ mod group;
 mod input;
 mod kept;
 mod limits;
+mod map;
+mod matching;
 mod model;
 mod observe;
 mod plan;
+mod propagate;
 mod question;
 mod repository;
 mod request;
@@ -31,21 +36,24 @@ mod watch;
 
 use std::{
     collections::BTreeMap,
-    sync::{
-        Arc, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Arc, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
     time::Duration,
 };
 
+use tokio::sync::watch::Sender;
+
 pub use crate::batch::{Caller, Priority, Tenant};
 pub use cpu::CpuPool;
+pub use discover::{DiscoverRequest, Discovered, FoundObject};
 pub use error::{ErrorCode, InferError};
 pub use graph_tools::GRAPH_TOOLS;
 pub use group::GroupError;
 pub use limits::{Admission, Admitted, Limits, MAX_LIFT_PASSES};
+pub use map::MapInfo;
+pub use matching::{MatchRequest, Matched, PointMatch};
 pub use model::{LoadError, LoadOptions, LoadedModel, check_runs};
 pub use plan::Plan;
+pub use propagate::{FirstFrame, FirstLabels, FrameMap, PropagateRequest, Propagation};
 pub use repository::{IndexEntry, Repository};
 pub use request::{Clock, Extent, ExtractRequest, Extracted, FeatureRequest, ImageSource, InputRequest, ModelSelector, Part};
 pub use segment::{ClassArea, ClassMask, MaskData, MaskFormat, MaskRequest, MaskSize, SegmentRequest, Segmented, WindowRequest};
@@ -66,7 +74,7 @@ const MIN_RETRY: Duration = Duration::from_millis(50);
 pub struct Engine {
     models: RwLock<Models>,
     default_model: String,
-    is_ready: AtomicBool,
+    is_ready: Sender<bool>,
     repository: OnceLock<Repository>,
     limits: Limits,
     admission: Arc<Admission>,
@@ -91,7 +99,7 @@ impl Engine {
         Self {
             models: RwLock::default(),
             default_model,
-            is_ready: AtomicBool::new(false),
+            is_ready: Sender::new(false),
             repository: OnceLock::new(),
             limits,
             admission,
@@ -114,13 +122,19 @@ impl Engine {
 
     /// Says whether requests are welcome: models are warm, and the server is not shutting down.
     pub fn set_ready(&self, is_ready: bool) {
-        self.is_ready.store(is_ready, Ordering::Relaxed);
+        self.is_ready.send_replace(is_ready);
     }
 
     /// Whether requests are welcome.
     #[must_use]
     pub fn is_ready(&self) -> bool {
-        self.is_ready.load(Ordering::Relaxed)
+        *self.is_ready.borrow()
+    }
+
+    /// Resolves when requests are not welcome any more: the server shuts down.
+    pub async fn unready(&self) {
+        let mut changes = self.is_ready.subscribe();
+        let _engine_gone = changes.wait_for(|is_ready| !is_ready).await;
     }
 
     /// The bounds in force.

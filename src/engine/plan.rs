@@ -36,11 +36,17 @@ impl Plan {
         Ok(Self { tap, lift_passes, warnings })
     }
 
+    /// Rows and columns of the map for an input of `[height, width]` pixels.
+    #[must_use]
+    pub fn grid(&self, input: [u32; 2], manifest: &Manifest) -> [usize; 2] {
+        manifest.grid(self.tap, input).map(|cells| cells << self.lift_passes)
+    }
+
     /// Values of the map for an input of `height` x `width` pixels, before any part is selected.
     #[must_use]
     pub fn n_output_values(&self, height: u32, width: u32, manifest: &Manifest) -> u64 {
-        let [rows, cols] = manifest.grid(self.tap, [height, width]).map(|cells| cells as u64);
-        (rows * cols * u64::from(manifest.architecture.width)) << (2 * self.lift_passes)
+        let [rows, cols] = self.grid([height, width], manifest).map(|cells| cells as u64);
+        rows * cols * u64::from(manifest.architecture.width)
     }
 }
 

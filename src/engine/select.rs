@@ -32,7 +32,7 @@ impl Selected {
     pub fn new(part: &Part, geometry: &Geometry, plan: &Plan, manifest: &Manifest) -> Result<Self, InferError> {
         let patch = manifest.architecture.patch;
         let (height, width) = geometry.input_size();
-        let grid = manifest.grid(plan.tap, [height, width]).map(|cells| cells << plan.lift_passes);
+        let grid = plan.grid([height, width], manifest);
         let patches = if manifest.backbone.is_halved(plan.tap) { 2.0 } else { 1.0 };
         let stride = patches * f64::from(patch) / f64::from(1u32 << plan.lift_passes);
         let whole = Extent { row: 0, col: 0, rows: grid[0], cols: grid[1] };

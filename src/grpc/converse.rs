@@ -6,7 +6,7 @@ use futures_util::stream;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::task::AbortOnDropHandle;
-use tonic::{Request, Response, Streaming};
+use tonic::{Request, Response, Status, Streaming};
 use tracing::{Instrument as _, Span};
 
 use crate::{
@@ -14,7 +14,7 @@ use crate::{
     grpc::{
         sent::Held,
         stream::{self as bidirectional, Exchange, OnFailure},
-        tail::{Answers, behind_each},
+        tail::{Answers, Tailed, behind_each},
     },
 };
 
@@ -26,16 +26,25 @@ pub(super) fn clock<T>(request: &Request<T>) -> Clock {
     request.extensions().get::<Clock>().copied().unwrap_or_else(Clock::unlimited)
 }
 
-/// Starts a bidirectional call. It lives as long as the stream of answers: a client that leaves takes its requests along.
+/// Outgoing half of a call: messages, and what they keep until they are sent.
+pub(super) type Outbound<T> = mpsc::Sender<(Result<Tailed<T>, Status>, Held)>;
+
+/// Starts a bidirectional call of independent requests.
 pub(super) fn converse<X: Exchange>(
     engine: &Arc<Engine>,
     request: Request<Streaming<X::Inbound>>,
     on_failure: OnFailure,
 ) -> Response<Answers<X::Outbound>> {
-    let clock = clock(&request);
+    let (clock, engine) = (clock(&request), Arc::clone(engine));
+    answered_by(|outbound| bidirectional::serve::<X>(engine, request.into_inner(), outbound, clock, on_failure))
+}
+
+/// Starts a bidirectional call. It lives as long as the stream of answers: a client that leaves takes its requests along.
+pub(super) fn answered_by<T: Send + 'static, F: Future<Output = ()> + Send + 'static>(
+    serve: impl FnOnce(Outbound<T>) -> F,
+) -> Response<Answers<T>> {
     let (outbound, answers) = mpsc::channel(OUTBOUND_MESSAGES);
-    let call = bidirectional::serve::<X>(Arc::clone(engine), request.into_inner(), outbound, clock, on_failure);
-    let task = AbortOnDropHandle::new(tokio::spawn(call.instrument(Span::current())));
+    let task = AbortOnDropHandle::new(tokio::spawn(serve(outbound).instrument(Span::current())));
     behind_each(stream::unfold((ReceiverStream::new(answers), task, Held::default()), |(mut answers, task, sent)| async move {
         // Asked for the next message, so the one before is with the connection.
         drop(sent);

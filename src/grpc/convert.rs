@@ -58,7 +58,7 @@ pub fn model_selector(model: Option<pb::ModelRef>) -> ModelSelector {
     ModelSelector { name: model.name, version: model.version }
 }
 
-fn image(image: Option<pb::Image>) -> Result<ImageSource, InferError> {
+pub(super) fn image(image: Option<pb::Image>) -> Result<ImageSource, InferError> {
     let source = image.and_then(|image| image.source);
     match source.ok_or_else(|| InferError::invalid("image", "is required: set image.encoded or image.raw"))? {
         pb::image::Source::Encoded(data) => Ok(ImageSource::Encoded(data)),
@@ -92,17 +92,17 @@ fn part(region: Option<pb::Box>, points: &[pb::Point]) -> Result<Part, InferErro
         (None, []) => Ok(Part::All),
         (Some(region), []) => Ok(Part::Region(rect(region, "features.region")?)),
         (Some(_), [_, ..]) => Err(InferError::invalid("features.points", "cannot be combined with features.region")),
-        (None, points) => {
-            points.iter().enumerate().map(|(idx, point)| finite_point(idx, *point)).collect::<Result<_, _>>().map(Part::Points)
-        }
+        (None, points) => finite_points("features.points", points).map(Part::Points),
     }
 }
 
-fn finite_point(idx: usize, point: pb::Point) -> Result<[f64; 2], InferError> {
-    if point.x.is_finite() && point.y.is_finite() {
-        return Ok([point.x, point.y]);
+/// Points of numbers.
+pub(super) fn finite_points(field: &str, points: &[pb::Point]) -> Result<Vec<[f64; 2]>, InferError> {
+    let odd = points.iter().position(|point| !point.x.is_finite() || !point.y.is_finite());
+    match odd {
+        Some(idx) => Err(InferError::invalid(format!("{field}[{idx}]"), "needs finite coordinates")),
+        None => Ok(points.iter().map(|point| [point.x, point.y]).collect()),
     }
-    Err(InferError::invalid(format!("features.points[{idx}]"), "needs finite coordinates"))
 }
 
 fn facet(value: i32) -> Result<Option<Facet>, InferError> {

@@ -5,7 +5,7 @@ use bytes::Bytes;
 use crate::{
     engine::{ClassArea, ClassMask, MaskData, MaskFormat, Segmented},
     grpc::{answer, pb::v1 as pb, tail::Tailed},
-    manifest::{ClassSpec, Manifest, SegmenterFile},
+    manifest::SegmenterFile,
     masks::Polygon,
     preprocess::Rect,
 };
@@ -42,7 +42,7 @@ pub(super) fn header(segmented: &Segmented) -> pb::SegmentHeader {
         cols: answer::to_u32(segmented.size[1]),
         label_bytes: if has_labels { answer::to_u32(segmented.label_bytes) } else { 0 },
         void_label: if segmented.label_bytes == 1 { u32::from(u8::MAX) } else { u32::from(u16::MAX) },
-        classes: segmented.classes.iter().map(|found| class_area(*found, manifest)).collect(),
+        classes: segmented.classes.iter().map(|found| class_area(*found, segmented)).collect(),
         input: Some(answer::size(segmented.geometry.input_size())),
         original: Some(answer::size(segmented.geometry.original_size())),
         raster_to_image: Some(affine(segmented)),
@@ -60,15 +60,23 @@ pub(super) fn affine(segmented: &Segmented) -> pb::Affine {
     pb::Affine { x0: x + dx / 2.0, dx, y0: y + dy / 2.0, dy }
 }
 
-fn class_area(found: ClassArea, manifest: &Manifest) -> pb::ClassArea {
-    let class = manifest.segmenter.as_ref().and_then(|segmenter| segmenter.classes.get(found.index));
-    pb::ClassArea { area: found.area, score: found.score, ..class.map(|class| describe(found.index, class)).unwrap_or_default() }
+/// A class of the model, or a label of the caller's, which has no name.
+fn class_area(found: ClassArea, segmented: &Segmented) -> pb::ClassArea {
+    let described = match &segmented.palette {
+        Some(palette) => palette.colors().get(found.index).map(|rgb| describe(found.index, String::new(), *rgb)),
+        None => {
+            let classes = segmented.model.manifest().segmenter.as_ref().map(|segmenter| &segmenter.classes);
+            classes
+                .and_then(|classes| classes.get(found.index))
+                .map(|class| describe(found.index, class.name.clone(), class.color))
+        }
+    };
+    pb::ClassArea { area: found.area, score: found.score, ..described.unwrap_or_default() }
 }
 
-fn describe(index: usize, class: &ClassSpec) -> pb::ClassArea {
-    let [red, green, blue] = class.color.map(u32::from);
-    let color = red << 16 | green << 8 | blue;
-    pb::ClassArea { index: answer::to_u32(index), name: class.name.clone(), color, area: 0, score: 0.0 }
+fn describe(index: usize, name: String, rgb: [u8; 3]) -> pb::ClassArea {
+    let [red, green, blue] = rgb.map(u32::from);
+    pb::ClassArea { index: answer::to_u32(index), name, color: red << 16 | green << 8 | blue, area: 0, score: 0.0 }
 }
 
 /// What clients may know of a head.
@@ -76,7 +84,7 @@ fn describe(index: usize, class: &ClassSpec) -> pb::ClassArea {
 pub(super) fn segmenter(head: &SegmenterFile) -> pb::Segmenter {
     pb::Segmenter {
         form: head.form.name().to_owned(),
-        classes: head.classes.iter().enumerate().map(|(index, class)| describe(index, class)).collect(),
+        classes: head.classes.iter().enumerate().map(|(index, class)| describe(index, class.name.clone(), class.color)).collect(),
         size: head.size.map(|[height, width]| pb::Size { height, width }),
         upscale: head.upscale,
         parameters: head.parameters,
@@ -91,8 +99,13 @@ pub(super) fn mask(mask: ClassMask) -> pb::Mask {
         MaskData::Rle(runs) => pb::mask::Mask::Rle(Bytes::from(runs)),
         MaskData::Polygons(all) => pb::mask::Mask::Polygons(pb::Polygons { polygons: all.iter().map(polygon).collect() }),
     };
-    let bounds = mask.bounds.map(|Rect { x, y, width, height }| pb::Box { x, y, width, height });
-    pb::Mask { class_index: answer::to_u32(mask.index), r#box: bounds, mask: Some(data) }
+    pb::Mask { class_index: answer::to_u32(mask.index), r#box: mask.bounds.map(to_box), mask: Some(data) }
+}
+
+/// The message of a rectangle.
+pub(super) fn to_box(rect: Rect) -> pb::Box {
+    let Rect { x, y, width, height } = rect;
+    pb::Box { x, y, width, height }
 }
 
 fn polygon(polygon: &Polygon) -> pb::Polygon {

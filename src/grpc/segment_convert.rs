@@ -19,7 +19,7 @@ pub(super) fn segment_request(request: pb::SegmentRequest) -> Result<SegmentRequ
 }
 
 fn mask_request(masks: pb::SegmentOptions) -> Result<MaskRequest, InferError> {
-    let format = format(masks.format)?;
+    let format = format(masks.format, "masks.format")?;
     let is_per_class = matches!(format, MaskFormat::Bits | MaskFormat::Rle | MaskFormat::Polygons);
     if !(0.0..=1.0).contains(&masks.min_score) {
         return Err(InferError::invalid("masks.min_score", format!("{} lies outside [0, 1]", masks.min_score)));
@@ -38,7 +38,7 @@ fn mask_request(masks: pb::SegmentOptions) -> Result<MaskRequest, InferError> {
     }
     Ok(MaskRequest {
         format,
-        size: size(masks.size)?,
+        size: size(masks.size, "masks.size")?,
         region: masks.region.map(|region| rect(region, "masks.region")).transpose()?,
         classes: masks.classes,
         class_indices: masks.class_indices,
@@ -51,8 +51,9 @@ fn mask_request(masks: pb::SegmentOptions) -> Result<MaskRequest, InferError> {
     })
 }
 
-fn format(value: i32) -> Result<MaskFormat, InferError> {
-    Ok(match known::<pb::MaskFormat>(value, "masks.format")? {
+/// A format of masks.
+pub(super) fn format(value: i32, field: &str) -> Result<MaskFormat, InferError> {
+    Ok(match known::<pb::MaskFormat>(value, field)? {
         pb::MaskFormat::Unspecified | pb::MaskFormat::Labels => MaskFormat::Labels,
         pb::MaskFormat::Scores => MaskFormat::Scores,
         pb::MaskFormat::Bits => MaskFormat::Bits,
@@ -63,8 +64,9 @@ fn format(value: i32) -> Result<MaskFormat, InferError> {
     })
 }
 
-fn size(value: i32) -> Result<MaskSize, InferError> {
-    Ok(match known::<pb::MaskSize>(value, "masks.size")? {
+/// A raster of masks.
+pub(super) fn size(value: i32, field: &str) -> Result<MaskSize, InferError> {
+    Ok(match known::<pb::MaskSize>(value, field)? {
         pb::MaskSize::Unspecified | pb::MaskSize::Image => MaskSize::Image,
         pb::MaskSize::Scores => MaskSize::Scores,
     })

@@ -32,7 +32,7 @@ use crate::{
 /// Largest piece.
 const MAX_PIECE_BYTES: usize = 256 << 10;
 /// Calls of one request, whose answers are timed.
-const TIMED: [&str; 5] = ["/Extract", "/ExtractChunked", "/Segment", "/SegmentChunked", "/ModelInfer"];
+const TIMED: [&str; 7] = ["/Extract", "/ExtractChunked", "/Segment", "/SegmentChunked", "/Discover", "/Match", "/ModelInfer"];
 
 /// Places that an answer keeps until it is sent; clones share them.
 #[derive(Clone, Debug, Default)]

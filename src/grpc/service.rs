@@ -11,12 +11,14 @@ use crate::{
     grpc::{
         answer,
         chunks::Chunks,
-        converse::{clock, converse},
+        converse::{answered_by, clock, converse},
         convert,
+        discover_message::{discover_request, discover_response},
         exchange::{Features, Masks},
+        match_message::{match_request, match_response},
         model_answer,
         observe::observe,
-        segment_answer,
+        propagate_call, segment_answer,
         segment_chunks::SegmentChunks,
         segment_convert,
         sent::Held,
@@ -67,6 +69,7 @@ impl DenseVision for DenseVisionService {
     type ExtractStreamStream = Answers<pb::ExtractStreamResponse>;
     type SegmentChunkedStream = Answers<pb::SegmentChunk>;
     type SegmentStreamStream = Answers<pb::SegmentStreamResponse>;
+    type PropagateStream = Answers<pb::PropagateResponse>;
 
     async fn extract(&self, request: Request<pb::ExtractRequest>) -> Result<Response<pb::ExtractResponse>, Status> {
         let mut extracted = self.extract_one("Extract", request).await?;
@@ -110,6 +113,38 @@ impl DenseVision for DenseVisionService {
         request: Request<Streaming<pb::SegmentStreamRequest>>,
     ) -> Result<Response<Self::SegmentStreamStream>, Status> {
         Ok(converse::<Masks>(&self.engine, request, OnFailure::Answer))
+    }
+
+    async fn discover(&self, request: Request<pb::DiscoverRequest>) -> Result<Response<pb::DiscoverResponse>, Status> {
+        let clock = clock(&request);
+        let outcome = match discover_request(request.into_inner()) {
+            Ok(request) => self.engine.discover(request, clock).await,
+            Err(error) => Err(error),
+        };
+        observe("Discover", clock, outcome.as_ref().map(|done| &done.timing));
+        let discovered = outcome.map_err(|error| status(&error))?;
+        let held = Held::new([Arc::clone(&discovered.place)]);
+        Ok(held.until_sent(Response::new(discover_response(discovered))))
+    }
+
+    async fn r#match(&self, request: Request<pb::MatchRequest>) -> Result<Response<pb::MatchResponse>, Status> {
+        let clock = clock(&request);
+        let outcome = match match_request(request.into_inner()) {
+            Ok(request) => self.engine.match_points(request, clock).await,
+            Err(error) => Err(error),
+        };
+        observe("Match", clock, outcome.as_ref().map(|done| &done.timing));
+        let matched = outcome.map_err(|error| status(&error))?;
+        let response = match_response(&matched);
+        Ok(Held::new(matched.places).until_sent(Response::new(response)))
+    }
+
+    async fn propagate(
+        &self,
+        request: Request<Streaming<pb::PropagateRequest>>,
+    ) -> Result<Response<Self::PropagateStream>, Status> {
+        let (clock, engine) = (clock(&request), Arc::clone(&self.engine));
+        Ok(answered_by(|outbound| propagate_call::serve(engine, request.into_inner(), outbound, clock)))
     }
 
     async fn list_models(&self, _request: Request<pb::ListModelsRequest>) -> Result<Response<pb::ListModelsResponse>, Status> {

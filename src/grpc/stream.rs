@@ -13,12 +13,12 @@ use futures_util::{
 };
 use tokio::sync::mpsc;
 use tokio_util::task::AbortOnDropHandle;
-use tonic::{Status, Streaming};
+use tonic::Streaming;
 use tracing::{Instrument as _, debug_span};
 
 use crate::{
     engine::{Admitted, Clock, Engine, InferError},
-    grpc::{sent::Held, status::status, tail::Tailed},
+    grpc::{converse::Outbound, sent::Held, status::status, tail::Tailed},
 };
 
 /// Longest id of a request, in bytes.
@@ -65,9 +65,6 @@ pub(super) trait Exchange: 'static {
     /// The message of a failure.
     fn failure(id: String, error: &InferError) -> Self::Outbound;
 }
-
-/// Outgoing half of a call: messages, and what they keep until they are sent.
-pub(super) type Outbound<X> = mpsc::Sender<(Result<Tailed<<X as Exchange>::Outbound>, Status>, Held)>;
 
 /// An answer with the id of its request.
 type Answer<T> = (String, Result<T, InferError>);
@@ -129,7 +126,7 @@ impl<T: Send + 'static> InFlight<T> {
 pub(super) async fn serve<X: Exchange>(
     engine: Arc<Engine>,
     mut inbound: Streaming<X::Inbound>,
-    outbound: Outbound<X>,
+    outbound: Outbound<X::Outbound>,
     clock: Clock,
     on_failure: OnFailure,
 ) {
@@ -204,7 +201,7 @@ async fn answer_one<X: Exchange>(engine: Arc<Engine>, request: Option<X::Request
 }
 
 async fn send<X: Exchange>(
-    outbound: &Outbound<X>,
+    outbound: &Outbound<X::Outbound>,
     (id, outcome): Answer<X::Done>,
     chunked: bool,
     on_failure: OnFailure,

@@ -3,13 +3,15 @@
 use bytes::Bytes;
 
 use crate::{
-    engine::segment::request::{ClassArea, ClassMask, MaskData, MaskFormat, MaskRequest},
+    engine::segment::{
+        class_mask::MaskEncoder,
+        request::{ClassArea, ClassMask, MaskFormat, MaskRequest},
+    },
     manifest::ClassSpec,
     masks::{
-        BitMask, ClassSet, ClassSummary, LabelMap, LabelOptions, Labels, MaskError, MaskLimits, Palette, Polygon, Raster, Rle,
-        Sampler, Scores, label, label_png, masks_of_labels, masks_of_scores, mean_scores, polygons_of_mask, probabilities,
+        BitMask, ClassSet, ClassSummary, LabelMap, LabelOptions, Labels, MaskError, MaskLimits, Palette, Raster, Sampler, Scores,
+        label, label_png, masks_of_labels, masks_of_scores, mean_scores, probabilities,
     },
-    preprocess::Rect,
 };
 
 /// Masks as they go over the wire.
@@ -99,34 +101,10 @@ fn per_class(
         }
     }
     let listed = classes.iter().filter_map(|class| Some((class.index, by_class.get_mut(class.index)?.take()?)));
-    let mut n_points_left = material.limits.max_points;
-    let encoded = listed.map(|(index, mask)| {
-        let bounds = mask.bounds().map(|(rows, cols)| rect(&rows, &cols));
-        let mask = match request.format {
-            MaskFormat::Rle => MaskData::Rle(Rle::of_mask(&mask).to_coco_string()),
-            MaskFormat::Polygons => {
-                // The limit is on all masks together.
-                let limits = MaskLimits { max_points: n_points_left, ..*material.limits };
-                let polygons = polygons_of_mask(&mask, f64::from(request.tolerance), &limits)?;
-                n_points_left = n_points_left.saturating_sub(polygons.iter().map(n_points).sum());
-                MaskData::Polygons(polygons)
-            }
-            _ => MaskData::Bits(mask.into_bits().into()),
-        };
-        Ok(ClassMask { index, bounds, mask })
-    });
+    let mut encoder = MaskEncoder::new(request.format, request.tolerance, material.limits);
+    let encoded = listed.map(|(index, mask)| encoder.encode(index, mask));
     let masks = encoded.collect::<Result<_, MaskError>>()?;
     Ok(EncodedMasks { classes, masks, data: Bytes::new(), scores: None, unit_bytes: 1, label_bytes: 1 })
-}
-
-fn n_points(polygon: &Polygon) -> u64 {
-    (polygon.outer.len() + polygon.holes.iter().map(Vec::len).sum::<usize>()) as u64
-}
-
-fn rect(rows: &std::ops::Range<usize>, cols: &std::ops::Range<usize>) -> Rect {
-    #[expect(clippy::cast_precision_loss, reason = "sides of images are far smaller than 2^53")]
-    let [x, y, width, height] = [cols.start, rows.start, cols.len(), rows.len()].map(|value| value as f64);
-    Rect { x, y, width, height }
 }
 
 fn area(summary: &ClassSummary) -> ClassArea {
@@ -141,7 +119,7 @@ fn areas(summaries: &[ClassSummary], request: &MaskRequest) -> Vec<ClassArea> {
 }
 
 /// Little-endian labels, row by row.
-fn label_data(map: LabelMap) -> Vec<u8> {
+pub(in crate::engine) fn label_data(map: LabelMap) -> Vec<u8> {
     match map.into_labels() {
         Labels::U8(labels) => labels,
         Labels::U16(labels) => labels.iter().flat_map(|label| label.to_le_bytes()).collect(),

@@ -5,6 +5,7 @@
 //! size, and each is lost or kept with its request. Scores are averaged where windows overlap; labels are chosen after that, on the
 //! raster that the caller asked for.
 
+mod class_mask;
 mod encode;
 mod plan;
 mod raster;
@@ -16,6 +17,9 @@ use std::sync::Arc;
 use tokio::time::Instant;
 use tracing::debug_span;
 
+pub(super) use class_mask::MaskEncoder;
+pub(super) use encode::label_data;
+pub(super) use raster::{mask_failed, widened};
 pub use request::{ClassArea, ClassMask, MaskData, MaskFormat, MaskRequest, MaskSize, SegmentRequest, Segmented, WindowRequest};
 
 use crate::{
@@ -26,7 +30,7 @@ use crate::{
         segment::{
             encode::{EncodedMasks, Material, encode},
             plan::SegmentPlan,
-            raster::{MaskRaster, mask_failed},
+            raster::MaskRaster,
             tiles::Runs,
         },
     },
@@ -120,6 +124,7 @@ impl Engine {
             geometry,
             n_windows: windows.len(),
             features: extracted,
+            palette: None,
             warnings: Vec::new(),
             timing,
             place: place_in_flight,

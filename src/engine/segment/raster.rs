@@ -67,7 +67,7 @@ impl MaskRaster {
 }
 
 /// Whole pixels that cover `part`, inside `used` widened likewise.
-fn widened(part: &Rect, used: &Rect) -> Rect {
+pub(in crate::engine) fn widened(part: &Rect, used: &Rect) -> Rect {
     let span = |begin: f64, extent: f64, low: f64, high: f64| {
         let (first, last) = (begin.floor().max(low.floor()), (begin + extent).ceil().min(high.ceil()));
         (first, (last - first).max(1.0))
@@ -83,7 +83,7 @@ fn to_f64(value: usize) -> f64 {
 }
 
 /// Limits on masks are the caller's to keep; everything else was checked before.
-pub(super) fn mask_failed(error: MaskError) -> InferError {
+pub(in crate::engine) fn mask_failed(error: MaskError) -> InferError {
     if error.is_limit() {
         return InferError::invalid("masks", error.to_string());
     }

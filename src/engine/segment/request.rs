@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use crate::{
     engine::{Admitted, Extracted, FeatureRequest, InputRequest, LoadedModel, Timing},
-    masks::Polygon,
+    masks::{Palette, Polygon},
     preprocess::{Geometry, Rect},
 };
 
@@ -128,7 +128,7 @@ pub enum MaskData {
     Polygons(Vec<Polygon>),
 }
 
-/// The answer to a [`SegmentRequest`]. Clones share rasters and tensors.
+/// The answer to a [`SegmentRequest`], and the labels of a frame of a video. Clones share rasters and tensors.
 #[derive(Clone, Debug)]
 pub struct Segmented {
     /// The model that answered.
@@ -157,6 +157,8 @@ pub struct Segmented {
     pub n_windows: usize,
     /// Features of the same run.
     pub features: Option<Extracted>,
+    /// Colours of the labels, when they are not the model's classes.
+    pub palette: Option<Arc<Palette>>,
     /// Things the caller should know.
     pub warnings: Vec<String>,
     /// Where the time went.

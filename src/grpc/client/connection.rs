@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use futures_util::Stream;
 use thiserror::Error;
 use tonic::{
     Code, Status,
@@ -15,6 +16,7 @@ use crate::{
         access::{Access, AccessError, Bearer, Secured},
         assemble::{AssembleError, Assembler, Features, SegmentAssembler, Segmentation},
         generic::{Call, Method},
+        video::Video,
     },
     grpc::pb::v1::{self as pb, dense_vision_client::DenseVisionClient},
 };
@@ -150,6 +152,33 @@ impl Client {
             assembler.push(chunk).map_err(ClientError::Answer)?;
         }
         assembler.finish().map_err(ClientError::Answer)
+    }
+
+    /// Looks for the objects of one image.
+    ///
+    /// # Errors
+    /// The server's refusal.
+    pub async fn discover(&self, request: pb::DiscoverRequest) -> Result<pb::DiscoverResponse, ClientError> {
+        Ok(self.vision.clone().discover(request).await?.into_inner())
+    }
+
+    /// Finds points of one image in another.
+    ///
+    /// # Errors
+    /// The server's refusal.
+    pub async fn match_points(&self, request: pb::MatchRequest) -> Result<pb::MatchResponse, ClientError> {
+        Ok(self.vision.clone().r#match(request).await?.into_inner())
+    }
+
+    /// Carries labels along a video, whose messages are taken as the server takes them.
+    ///
+    /// # Errors
+    /// The server's refusal.
+    pub async fn propagate(
+        &self,
+        messages: impl Stream<Item = pb::PropagateRequest> + Send + 'static,
+    ) -> Result<Video, ClientError> {
+        Ok(Video::new(self.vision.clone().propagate(messages).await?.into_inner()))
     }
 
     /// A method on this connection, whose messages are bytes.

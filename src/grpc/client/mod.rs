@@ -6,8 +6,10 @@ mod access;
 mod assemble;
 mod connection;
 mod generic;
+mod video;
 
 pub use access::{Access, AccessError};
 pub use assemble::{AssembleError, Features, Segmentation};
 pub use connection::{Client, ClientError};
 pub use generic::{Call, Ended, GenericError, Method, rfc3339};
+pub use video::Video;

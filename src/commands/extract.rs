@@ -9,7 +9,7 @@ use clap::{Args, ValueEnum};
 use crate::{
     arrays::{ArrayRef, ElementType, write_npy, write_safetensors},
     commands::{
-        features::{DTypeArg, FeatureArgs},
+        features::{DTypeArg, FeatureArgs, encoded},
         folder::{FolderArgs, Task},
     },
     grpc::client::{Client, Features},
@@ -114,7 +114,7 @@ fn request(args: &ExtractArgs, image: Bytes) -> pb::ExtractRequest {
     };
     pb::ExtractRequest {
         model: Some(args.features.input.model()),
-        image: Some(pb::Image { source: Some(pb::image::Source::Encoded(image)) }),
+        image: Some(encoded(image)),
         preprocess: Some(args.features.input.preprocess()),
         features: Some(features),
     }

@@ -1,5 +1,6 @@
 //! Flags that say which features a client command asks for.
 
+use bytes::Bytes;
 use clap::{Args, ValueEnum};
 
 use crate::{grpc::pb::v1 as pb, manifest::Facet};
@@ -71,6 +72,24 @@ pub struct FeatureArgs {
     pub layer: Option<u32>,
 }
 
+/// Flags of commands that compute something from a map.
+#[derive(Debug, Args)]
+pub struct MapArgs {
+    #[command(flatten)]
+    pub features: FeatureArgs,
+    /// LiFT passes; each doubles the map [default: the server's].
+    #[arg(long)]
+    lift_passes: Option<u32>,
+}
+
+impl MapArgs {
+    /// The map.
+    pub fn map(&self) -> pb::MapOptions {
+        let pb::FeatureOptions { facet, layer, .. } = self.features.features();
+        pb::MapOptions { facet, layer, lift_passes: self.lift_passes }
+    }
+}
+
 impl InputArgs {
     /// The model to ask.
     pub fn model(&self) -> pb::ModelRef {
@@ -111,10 +130,21 @@ impl FeatureArgs {
     }
 }
 
+/// An image file as it goes to the server.
+pub(super) fn encoded(file: Bytes) -> pb::Image {
+    pb::Image { source: Some(pb::image::Source::Encoded(file)) }
+}
+
 /// Parses `HEIGHTxWIDTH`.
 pub(super) fn parse_size(text: &str) -> Result<(u32, u32), String> {
     let sides = text.split_once(['x', 'X']).and_then(|(height, width)| Some((height.parse().ok()?, width.parse().ok()?)));
     sides.ok_or_else(|| format!("\"{text}\" is no size: expected HEIGHTxWIDTH, e.g. 448x672"))
+}
+
+/// Parses `X,Y`.
+pub(super) fn parse_point(text: &str) -> Result<pb::Point, String> {
+    let numbers = text.split_once(',').and_then(|(x, y)| Some((x.trim().parse().ok()?, y.trim().parse().ok()?)));
+    numbers.map(|(x, y)| pb::Point { x, y }).ok_or_else(|| format!("\"{text}\" is no point: expected X,Y"))
 }
 
 pub(super) fn parse_box(text: &str) -> Result<pb::Box, String> {

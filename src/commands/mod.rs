@@ -12,7 +12,10 @@ mod inputs;
 mod journal;
 mod labels;
 mod load;
+mod matching;
 mod models;
+mod objects;
+mod propagate;
 mod segment;
 mod serve;
 mod shard;
@@ -55,8 +58,12 @@ enum Command {
     Extract(extract::ExtractArgs),
     /// Segment images: masks as .png, .json (COCO run lengths or outlines) or .npy files.
     Segment(segment::SegmentArgs),
-    /// Draw an image's features (photo, principal components of the grid, of its bilinear double, and after LiFT), or its masks.
+    /// Draw an image's features (photo, principal components of the grid, of its bilinear double, and after LiFT), its masks, or its objects.
     View(view::ViewArgs),
+    /// Find points of one image in another, and draw lines between them.
+    Match(matching::MatchArgs),
+    /// Carry the labels of a first frame along a video.
+    Propagate(propagate::PropagateArgs),
     /// List the models of a server, or of a folder.
     Models(models::ModelsArgs),
     /// Send the load of a profile to a server, and say how it bore it.
@@ -87,6 +94,8 @@ pub fn run() -> anyhow::Result<()> {
         Some(Command::Extract(args)) => extract::run(&args),
         Some(Command::Segment(args)) => segment::run(&args),
         Some(Command::View(args)) => view::run(&args),
+        Some(Command::Match(args)) => matching::run(&args),
+        Some(Command::Propagate(args)) => propagate::run(&args),
         Some(Command::Models(args)) => models::run(&args),
         Some(Command::Load(args)) => load::run(&args),
         Some(Command::Health(args)) => health::run(&args),

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use crate::{
     arrays::{ArrayRef, ElementType, write_atomically, write_npy},
     commands::{
-        features::{InputArgs, parse_box, parse_size},
+        features::{InputArgs, encoded, parse_box, parse_size},
         folder::{FolderArgs, Task},
         inputs::LIMITS,
         labels::drawn,
@@ -125,7 +125,7 @@ fn request(args: &SegmentArgs, image: Bytes, format: Format) -> pb::SegmentReque
     };
     pb::SegmentRequest {
         model: Some(args.input.model()),
-        image: Some(pb::Image { source: Some(pb::image::Source::Encoded(image)) }),
+        image: Some(encoded(image)),
         preprocess: Some(args.input.preprocess()),
         masks: Some(pb::SegmentOptions {
             format: format as i32,

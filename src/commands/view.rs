@@ -1,4 +1,4 @@
-//! `densevit view`: the features or the masks of an image as a picture.
+//! `densevit view`: the features, the masks or the objects of an image as a picture.
 
 use std::{fs, path::PathBuf};
 
@@ -7,7 +7,13 @@ use bytes::Bytes;
 use clap::Args;
 
 use crate::{
-    commands::{features::FeatureArgs, inputs::LIMITS, labels, target::TargetArgs},
+    commands::{
+        features::{FeatureArgs, encoded},
+        inputs::LIMITS,
+        labels,
+        objects::{ObjectArgs, draw_objects},
+        target::TargetArgs,
+    },
     grpc::client::{Client, Features, Segmentation},
     grpc::pb::v1 as pb,
     picture::{Panel, Pca, bilinear_2x, legend, side_by_side, write_png},
@@ -26,6 +32,11 @@ pub struct ViewArgs {
     /// Draw the masks of the model's segmentation head, and which colour means what, instead of features.
     #[arg(long, conflicts_with_all = ["facet", "layer", "crop"])]
     masks: bool,
+    /// Draw the objects that stand out in the image, their boxes and seeds, instead of features.
+    #[arg(long, conflicts_with = "masks")]
+    discover: bool,
+    #[command(flatten)]
+    objects: ObjectArgs,
     #[command(flatten)]
     features: FeatureArgs,
     #[command(flatten)]
@@ -38,7 +49,7 @@ struct Maps {
     lifted: Option<Features>,
 }
 
-/// Draws photo and features, or photo and masks.
+/// Draws photo and features, photo and masks, or photo and objects.
 ///
 /// # Errors
 /// When the image, the server or the picture cannot be used.
@@ -46,7 +57,11 @@ pub fn run(args: &ViewArgs) -> anyhow::Result<()> {
     let file = fs::read(&args.image).with_context(|| format!("reading {}", args.image.display()))?;
     let photo = decode(&file, &LIMITS).with_context(|| format!("decoding {}", args.image.display()))?;
     let file = Bytes::from(file);
-    let (panels, what) = if args.masks { masks(args, photo, file)? } else { features(args, photo, file)? };
+    let (panels, what) = match (args.masks, args.discover) {
+        (true, _) => masks(args, photo, file)?,
+        (false, true) => objects(args, photo, file)?,
+        (false, false) => features(args, photo, file)?,
+    };
     write_png(&args.out, &side_by_side(&panels)).with_context(|| format!("writing {}", args.out.display()))?;
     println!("{}: {what}", args.out.display());
     Ok(())
@@ -81,10 +96,21 @@ fn masks(args: &ViewArgs, photo: RgbImage, file: Bytes) -> anyhow::Result<(Vec<P
     Ok((panels, format!("{}/{}, {} classes", header.model, header.version, entries.len())))
 }
 
+/// Photo, the same with its objects, and how far each stands out.
+fn objects(args: &ViewArgs, photo: RgbImage, file: Bytes) -> anyhow::Result<(Vec<Panel>, String)> {
+    let request = args.objects.request(&args.features, file);
+    let found = args.target.with_client(async |client| Ok(client.discover(request).await?))?;
+    let header = found.map.clone().unwrap_or_default();
+    let (image, entries) = draw_objects(&found, &photo)?;
+    let mut panels = vec![Panel { caption: caption_of_photo(&photo), image: photo }, Panel { caption: "objects".into(), image }];
+    panels.extend(legend(&entries).map(|image| Panel { caption: "score".into(), image }));
+    Ok((panels, format!("{}/{}, {} objects", header.model, header.version, entries.len())))
+}
+
 fn to_segment(args: &ViewArgs, file: Bytes) -> pb::SegmentRequest {
     pb::SegmentRequest {
         model: Some(args.features.input.model()),
-        image: Some(pb::Image { source: Some(pb::image::Source::Encoded(file)) }),
+        image: Some(encoded(file)),
         preprocess: Some(args.features.input.preprocess()),
         masks: Some(pb::SegmentOptions { format: pb::MaskFormat::Labels.into(), keep_empty: true, ..Default::default() }),
         features: None,
@@ -102,7 +128,7 @@ async fn extract(args: &ViewArgs, client: &Client, file: Bytes) -> anyhow::Resul
     let model = client.model(args.features.input.model()).await?;
     let request = |lift_passes| pb::ExtractRequest {
         model: Some(args.features.input.model()),
-        image: Some(pb::Image { source: Some(pb::image::Source::Encoded(file.clone())) }),
+        image: Some(encoded(file.clone())),
         preprocess: Some(args.features.input.preprocess()),
         features: Some(pb::FeatureOptions { lift_passes: Some(lift_passes), ..args.features.features() }),
     };
@@ -128,6 +154,6 @@ fn panel(what: &str, pca: &Pca, map: &FeatureMap) -> anyhow::Result<Panel> {
     Ok(Panel { caption: format!("{what} {}x{}", map.rows(), map.cols()), image })
 }
 
-fn caption_of_photo(photo: &RgbImage) -> String {
+pub(super) fn caption_of_photo(photo: &RgbImage) -> String {
     format!("photo {}x{}", photo.height(), photo.width())
 }

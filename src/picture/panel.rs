@@ -17,9 +17,9 @@ use crate::{
 /// Height of a panel, in pixels.
 pub(super) const PANEL_PX: u32 = 448;
 /// Space around panels, in pixels.
-const MARGIN_PX: u32 = 8;
+pub(super) const MARGIN_PX: u32 = 8;
 /// Room for a caption, in pixels.
-const CAPTION_PX: u32 = 24;
+pub(super) const CAPTION_PX: u32 = 24;
 
 /// An image and what it shows.
 #[derive(Clone, Debug)]
@@ -50,7 +50,7 @@ pub enum PictureError {
 /// Draws the panels on white, from left to right.
 #[must_use]
 pub fn side_by_side(panels: &[Panel]) -> Canvas {
-    let scaled: Vec<Canvas> = panels.iter().map(|panel| scale(&panel.image)).collect();
+    let scaled: Vec<Canvas> = panels.iter().map(|panel| scale(&panel.image, PANEL_PX)).collect();
     let width = MARGIN_PX + scaled.iter().map(|panel| panel.width() + MARGIN_PX).sum::<u32>();
     let mut canvas = Canvas::from_pixel(width, PANEL_PX + CAPTION_PX + MARGIN_PX, Rgb([255; 3]));
     let mut left = MARGIN_PX;
@@ -86,13 +86,31 @@ pub fn write_png(path: &Path, picture: &Canvas) -> Result<(), PictureError> {
     write_atomically(path, &[bytes.get_ref()]).map_err(|source| PictureError::Write { path: path.to_path_buf(), source })
 }
 
+/// Where the panels of [`side_by_side`] begin, `[left, top]`, and how much larger than the images they are, `[x, y]`.
+pub(super) fn origins(panels: &[Panel]) -> Vec<([f64; 2], [f64; 2])> {
+    let mut left = MARGIN_PX;
+    let origin = |panel: &Panel| {
+        let width = scaled_width(&panel.image, PANEL_PX);
+        let scale = [f64::from(width) / f64::from(panel.image.width()), f64::from(PANEL_PX) / f64::from(panel.image.height())];
+        let origin = [f64::from(left), f64::from(CAPTION_PX)];
+        left += width + MARGIN_PX;
+        (origin, scale)
+    };
+    panels.iter().map(origin).collect()
+}
+
 /// The image at the height of a panel: photos smoothly, grids as squares.
-fn scale(image: &RgbImage) -> Canvas {
+pub(super) fn scale(image: &RgbImage, height: u32) -> Canvas {
     let canvas = Canvas::from_raw(image.width(), image.height(), image.data().to_vec()).unwrap_or_else(|| Canvas::new(1, 1));
-    let width = (u64::from(image.width()) * u64::from(PANEL_PX) / u64::from(image.height())).clamp(1, 16 * u64::from(PANEL_PX));
-    let is_grid = image.height() < PANEL_PX / 2;
+    let is_grid = image.height() < height / 2;
     let filter = if is_grid { imageops::FilterType::Nearest } else { imageops::FilterType::Triangle };
-    imageops::resize(&canvas, u32::try_from(width).unwrap_or(PANEL_PX), PANEL_PX, filter)
+    imageops::resize(&canvas, scaled_width(image, height), height, filter)
+}
+
+/// Width of an image at another height.
+fn scaled_width(image: &RgbImage, height: u32) -> u32 {
+    let width = u64::from(image.width()) * u64::from(height) / u64::from(image.height());
+    u32::try_from(width.clamp(1, 16 * u64::from(height))).unwrap_or(height)
 }
 
 #[cfg(test)]

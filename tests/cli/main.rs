@@ -5,6 +5,7 @@
 mod calibrate;
 mod client_commands;
 mod collector;
+mod finding;
 mod full_disk;
 mod import;
 mod load;

@@ -5,6 +5,7 @@
 
 mod backbones;
 mod default_model;
+mod finding;
 mod lift;
 mod masks;
 mod pytorch_files;

@@ -260,7 +260,7 @@ pub fn check_runs(entry: &ModelEntry, library: Option<&Path>) -> Result<(), Box<
     let mut runner = ModelRunner::new(&model);
     runner.warm_up(&model.default_key(height, width))?;
     if let Some(lift) = &entry.manifest.lift {
-        let features = FeatureKey { tap: lift.tap, lift_passes: 1, cls: true, registers: false };
+        let features = FeatureKey { tap: lift.tap, lift_passes: 1, cls: entry.manifest.architecture.has_cls(), registers: false };
         runner.warm_up(&RunKey { height, width, features: Some(features), segment: false })?;
     }
     if entry.manifest.segmenter.is_some() {

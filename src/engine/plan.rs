@@ -30,7 +30,7 @@ impl Plan {
     pub fn new(request: &FeatureRequest, manifest: &Manifest, limits: &Limits) -> Result<Self, InferError> {
         let tap = choose_tap(request, manifest)?;
         let lift_passes = choose_lift_passes(request, manifest, tap)?;
-        check_registers(request, manifest)?;
+        check_tokens(request, manifest)?;
         check_points(request, limits)?;
         let warnings = warnings(lift_passes, manifest.backbone.is_halved(tap));
         Ok(Self { tap, lift_passes, warnings })
@@ -90,7 +90,10 @@ fn choose_lift_passes(request: &FeatureRequest, manifest: &Manifest, tap: Tap) -
     Ok(n_passes)
 }
 
-fn check_registers(request: &FeatureRequest, manifest: &Manifest) -> Result<(), InferError> {
+fn check_tokens(request: &FeatureRequest, manifest: &Manifest) -> Result<(), InferError> {
+    if request.cls_token && !manifest.architecture.has_cls() {
+        return Err(InferError::invalid("features.cls_token", format!("{} has no CLS token", manifest.name)));
+    }
     if request.register_tokens && manifest.architecture.registers == 0 {
         return Err(InferError::invalid("features.register_tokens", format!("{} has no register tokens", manifest.name)));
     }

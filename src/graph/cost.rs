@@ -46,7 +46,8 @@ impl std::iter::Sum for Macs {
 /// `query_downsample` queries and residuals, and after it all tokens, are those of every second row and column of patches.
 #[must_use]
 pub fn backbone_macs(arch: &Architecture, query_downsample: Option<u32>, [rows, cols]: [u64; 2]) -> Macs {
-    let (patch, width, n_prefix) = (u64::from(arch.patch), u64::from(arch.width), 1 + u64::from(arch.registers));
+    let (patch, width) = (u64::from(arch.patch), u64::from(arch.width));
+    let n_prefix = u64::from(arch.has_cls()) + u64::from(arch.registers);
     let (n_all, n_half) = (rows * cols + n_prefix, rows.div_ceil(2) * cols.div_ceil(2) + n_prefix);
     let ffn = match arch.ffn {
         FfnKind::Mlp => 8 * width * width,

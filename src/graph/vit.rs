@@ -16,6 +16,8 @@
 //! - In int8 the linear layers of the blocks multiply bytes, with steps that are fixed when the graph is made (`fold` has how they are
 //!   kept fine). Steps measured during a run, over all images of a batch, cost more time and let an answer depend on who else is in its
 //!   batch. The patch embedding and the attention's own products stay in single precision.
+//! - Backbones of SelfPatch have neither CLS token nor final norm: the stream is the patches, behind registers if there are any, and there
+//!   are no outputs of what is not there.
 //! - The image comes as bytes and is normalised in the graph: a third of the copies of a float input.
 
 use ndarray::{Array1, Array2, Axis, concatenate};
@@ -74,7 +76,7 @@ pub struct Baked {
 /// - `image`: `[B, H, W, 3]` u8, H and W multiples of the patch size
 /// - `position`: `[1, h * w, D]` f32, unless baked
 /// - `pixels`: `[B, 3, H, W]` f32, the normalised image
-/// - per facet and block: patches `[B, h, w, D]`, CLS `[B, D]`, registers `[B, R, D]`, f32; from the queries of the block that halves the
+/// - per facet and block: patches `[B, h, w, D]`, CLS `[B, D]` and registers `[B, R, D]` where there are such, f32; from the queries of the block that halves the
 ///   grid on, patches are `[B, ceil(h / 2), ceil(w / 2), D]`
 ///
 /// # Errors
@@ -93,7 +95,7 @@ struct Vit<'a> {
     graph: GraphBuilder,
     weights: &'a VitWeights,
     options: &'a VitOptions,
-    /// The residual stream, `[B, 1 + R + h * w, D]` f32.
+    /// The residual stream, `[B, 1 + R + h * w, D]` f32; without a CLS token `[B, R + h * w, D]`.
     stream: Value,
     /// `[B, h, w, D]`, as integers.
     map_shape: Value,
@@ -115,7 +117,7 @@ impl<'a> Vit<'a> {
         let patches = graph.add(&embedded, &position);
         let batch = graph.shape(&pixels, 0, 1);
         let prefix = prefix(&mut graph, weights, &batch);
-        let stream = graph.concat(&[&prefix, &patches], 1);
+        let stream = prefix.map_or_else(|| patches.clone(), |prefix| graph.concat(&[&prefix, &patches], 1));
         let channels = graph.ints(&[i64::from(weights.arch.width)]);
         let map_shape = graph.concat(&[&batch, &grid, &channels], 0);
         Self { graph, weights, options, stream, map_shape, half_shape: None }
@@ -134,8 +136,9 @@ impl<'a> Vit<'a> {
         self.add_to_stream(&hidden);
         let stream = self.stream.clone();
         self.offer(Tap { facet: Facet::Token, layer }, |_graph| stream.clone());
-        if self.offers(Tap { facet: Facet::NormToken, layer }) {
-            let normed = self.norm(&stream, &self.weights.norm, "norm");
+        let norm = self.weights.norm.as_ref().filter(|_norm| self.offers(Tap { facet: Facet::NormToken, layer }));
+        if let Some(norm) = norm {
+            let normed = self.norm(&stream, norm, "norm");
             self.offer(Tap { facet: Facet::NormToken, layer }, |_graph| normed.clone());
         }
     }
@@ -233,17 +236,25 @@ impl<'a> Vit<'a> {
         let n_prefix = self.n_prefix();
         let width = i64::from(self.weights.arch.width);
         let graph = &mut self.graph;
-        let prefix = graph.slice(tokens, Along { axis: 1, begin: 0, end: n_prefix });
         let patches = graph.slice(tokens, Along { axis: 1, begin: n_prefix, end: i64::MAX });
         let map = graph.reshape_to(&patches, &self.map_shape);
         let half = graph.every_second(&map, &[1, 2]);
         let flat = graph.reshape(&half, &[0, -1, width]);
-        (graph.concat(&[&prefix, &flat], 1), graph.shape(&half, 0, 4))
+        let half_shape = graph.shape(&half, 0, 4);
+        if n_prefix == 0 {
+            return (flat, half_shape);
+        }
+        let prefix = graph.slice(tokens, Along { axis: 1, begin: 0, end: n_prefix });
+        (graph.concat(&[&prefix, &flat], 1), half_shape)
+    }
+
+    fn n_cls(&self) -> i64 {
+        i64::from(self.weights.cls.is_some())
     }
 
     /// CLS and register tokens.
     fn n_prefix(&self) -> i64 {
-        1 + i64::try_from(self.weights.registers.nrows()).unwrap_or_default()
+        self.n_cls() + i64::try_from(self.weights.registers.nrows()).unwrap_or_default()
     }
 
     fn add_to_stream(&mut self, branch: &Value) {
@@ -268,7 +279,7 @@ impl<'a> Vit<'a> {
         if !self.offers(tap) {
             return;
         }
-        let n_prefix = self.n_prefix();
+        let (n_cls, n_prefix) = (self.n_cls(), self.n_prefix());
         let half_shape = self.half_shape.as_ref().filter(|_| tap.is_halved(self.options.query_downsample));
         let graph = &mut self.graph;
         let tokens = tokens(graph);
@@ -278,11 +289,13 @@ impl<'a> Vit<'a> {
         let (rows, cols) = if half_shape.is_some() { ("half_rows", "half_cols") } else { ("rows", "cols") };
         let map_dims = [Dim::Any("batch"), Dim::Any(rows), Dim::Any(cols), Dim::Fixed(width)];
         graph.output(&map, &io_names::patches(tap), DataType::Float, &map_dims);
-        let cls = graph.slice(&tokens, Along { axis: 1, begin: 0, end: 1 });
-        let cls = graph.squeeze(&cls, &[1]);
-        graph.output(&cls, &io_names::cls(tap), DataType::Float, &[Dim::Any("batch"), Dim::Fixed(width)]);
+        if n_cls > 0 {
+            let cls = graph.slice(&tokens, Along { axis: 1, begin: 0, end: 1 });
+            let cls = graph.squeeze(&cls, &[1]);
+            graph.output(&cls, &io_names::cls(tap), DataType::Float, &[Dim::Any("batch"), Dim::Fixed(width)]);
+        }
         if n_registers > 0 {
-            let registers = graph.slice(&tokens, Along { axis: 1, begin: 1, end: n_prefix });
+            let registers = graph.slice(&tokens, Along { axis: 1, begin: n_cls, end: n_prefix });
             let dims = [Dim::Any("batch"), Dim::Fixed(n_registers), Dim::Fixed(width)];
             graph.output(&registers, &io_names::registers(tap), DataType::Float, &dims);
         }
@@ -322,15 +335,23 @@ fn patch_embedding(graph: &mut GraphBuilder, pixels: &Value, weights: &VitWeight
     (widen(graph, &tokens, precision), grid)
 }
 
-/// CLS and register tokens, `[B, 1 + R, D]` f32.
-fn prefix(graph: &mut GraphBuilder, weights: &VitWeights, batch: &Value) -> Value {
-    let cls = weights.cls.view().insert_axis(Axis(0));
+/// CLS and register tokens, `[B, 1 + R, D]` f32, if there are any.
+fn prefix(graph: &mut GraphBuilder, weights: &VitWeights, batch: &Value) -> Option<Value> {
+    let registers = weights.registers.view();
     // Both have D columns, so that they always fit.
-    let tokens = concatenate(Axis(0), &[cls, weights.registers.view()]).unwrap_or_else(|_shape| cls.to_owned());
+    let tokens = match &weights.cls {
+        None => registers.to_owned(),
+        Some(cls) => {
+            concatenate(Axis(0), &[cls.view().insert_axis(Axis(0)), registers]).unwrap_or_else(|_shape| registers.to_owned())
+        }
+    };
+    if tokens.nrows() == 0 {
+        return None;
+    }
     let tokens = tokens.insert_axis(Axis(0));
     let rest = [tokens.shape()[1], tokens.shape()[2]].map(|extent| i64::try_from(extent).unwrap_or(i64::MAX));
     let tokens = constant(graph, &tokens, Precision::Fp32, "prefix");
     let rest = graph.ints(&rest);
     let shape = graph.concat(&[batch, &rest], 0);
-    graph.expand(&tokens, &shape)
+    Some(graph.expand(&tokens, &shape))
 }

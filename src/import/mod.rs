@@ -126,7 +126,11 @@ pub fn import(
     Ok(Imported { entry, key_map, prefix })
 }
 
-fn recognise(options: &ImportOptions) -> Result<Recognised, ImportError> {
+/// Reads the weights that an import would take.
+///
+/// # Errors
+/// [`ImportError::Weights`] when they cannot be used, [`ImportError::Option`] for a `config.json` beside them that is none.
+pub fn recognise(options: &ImportOptions) -> Result<Recognised, ImportError> {
     let failed = |source| ImportError::Weights { path: options.source.clone(), source };
     let tensors = weights::read(&options.source).map_err(failed)?;
     let hints = hints(options)?;

@@ -24,6 +24,7 @@ const MAX_INLINE_BYTES: u64 = 1 << 30;
 /// Writes graphs, position table and manifest into `dir`.
 pub(super) fn model(recognised: &Recognised, options: &ImportOptions, dir: &Path) -> Result<(), ImportError> {
     let depth = recognised.weights.arch.depth;
+    let options = &ImportOptions { facets: facets(recognised, options)?, ..options.clone() };
     let layers = layers(options, depth)?;
     if let Some(block) = options.query_downsample.filter(|block| *block >= depth) {
         let problem = format!("block {block} of {depth} (0-based)");
@@ -33,7 +34,8 @@ pub(super) fn model(recognised: &Recognised, options: &ImportOptions, dir: &Path
     let provenance = provenance(recognised, options)?;
     let head = options.head.as_ref().map(|head| Head::open(head, depth, &provenance.source_sha256)).transpose()?;
     let head_tap = head.as_ref().map(|head| head.tap);
-    let default = options.default.or(head_tap).unwrap_or(Tap { facet: Facet::NormToken, layer: last });
+    let usual = if recognised.weights.norm.is_some() { Facet::NormToken } else { Facet::Token };
+    let default = options.default.or(head_tap).unwrap_or(Tap { facet: usual, layer: last });
     for (option, tap) in [("--default", Some(default)), ("--lift-tap", head_tap)] {
         if let Some(tap) = tap.filter(|tap| !layers.contains(&tap.layer) || !options.facets.contains(&tap.facet)) {
             return Err(ImportError::Option {
@@ -74,6 +76,16 @@ pub(super) fn manifest(manifest: &Manifest, dir: &Path) -> Result<(), ImportErro
     let path = dir.join(MANIFEST_FILE);
     fs::write(&path, text).map_err(|source| write_failed(&path, source))?;
     sync(dir)
+}
+
+/// The chosen facets; normed tokens only of a backbone that has a final norm.
+fn facets(recognised: &Recognised, options: &ImportOptions) -> Result<Vec<Facet>, ImportError> {
+    let has_norm = recognised.weights.norm.is_some();
+    let facets: Vec<Facet> = options.facets.iter().copied().filter(|facet| has_norm || *facet != Facet::NormToken).collect();
+    if facets.is_empty() && !has_norm {
+        return Err(ImportError::Option { option: "--facets", problem: "the backbone has no final norm".into() });
+    }
+    Ok(facets)
 }
 
 fn layers(options: &ImportOptions, depth: u32) -> Result<Vec<u32>, ImportError> {

@@ -198,7 +198,7 @@ pub enum FfnKind {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Architecture {
-    /// "dino", "dinov2" or "vit".
+    /// "dino", "dinov2", "vit" or "selfpatch", which has neither CLS token nor final norm.
     pub family: String,
     /// Channels of a token (D).
     pub width: u32,
@@ -218,6 +218,17 @@ pub struct Architecture {
     pub norm_eps: f64,
     /// Weights of the network, without a mask token.
     pub parameters: u64,
+}
+
+impl Architecture {
+    /// Backbones of SelfPatch (Yun et al., CVPR 2022): patches only, and nothing after the last block.
+    pub const PATCHES_ONLY: &str = "selfpatch";
+
+    /// Whether there is a CLS token.
+    #[must_use]
+    pub fn has_cls(&self) -> bool {
+        self.family != Self::PATCHES_ONLY
+    }
 }
 
 /// The stored position table and how it is fitted to a grid.

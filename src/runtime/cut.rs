@@ -33,7 +33,7 @@ impl Cut<'_> {
         let arch = &self.manifest.architecture;
         let channels = arch.width as usize;
         let maps = self.maps((name, map), [rows, cols, channels])?;
-        let cls = features.cls.then(|| io_names::cls(features.tap));
+        let cls = (features.cls && arch.has_cls()).then(|| io_names::cls(features.tap));
         let cls = self.tokens(cls, &[channels], made)?;
         let has_registers = features.registers && arch.registers > 0;
         let registers = has_registers.then(|| io_names::registers(features.tap));

@@ -85,7 +85,7 @@ pub struct RunOutput {
 pub struct Features {
     /// The feature map, `[h * 2^passes, w * 2^passes, C]`.
     pub map: FeatureMap,
-    /// The CLS token, `[C]`, when asked for.
+    /// The CLS token, `[C]`, when asked for and there is one.
     pub cls: Option<F32View>,
     /// The register tokens, `[R, C]`, when asked for and there are any.
     pub registers: Option<F32View>,
@@ -108,7 +108,8 @@ impl View {
         let mut outputs = Vec::new();
         if let Some(features) = &key.features {
             outputs.push(io_names::patches(features.tap));
-            outputs.extend(features.cls.then(|| io_names::cls(features.tap)));
+            let has_cls = features.cls && manifest.architecture.has_cls();
+            outputs.extend(has_cls.then(|| io_names::cls(features.tap)));
             let has_registers = features.registers && manifest.architecture.registers > 0;
             outputs.extend(has_registers.then(|| io_names::registers(features.tap)));
         }

@@ -13,7 +13,8 @@ pub(super) enum QkvNames {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct KeyScheme {
     pub(super) name: &'static str,
-    pub(super) cls: &'static str,
+    /// None where there is no such token.
+    pub(super) cls: Option<&'static str>,
     pub(super) position: &'static str,
     /// Either is accepted.
     pub(super) registers: [&'static str; 2],
@@ -30,7 +31,8 @@ pub(super) struct KeyScheme {
     pub(super) w3: &'static str,
     pub(super) scale1: &'static str,
     pub(super) scale2: &'static str,
-    pub(super) norm: &'static str,
+    /// None where nothing follows the last block.
+    pub(super) norm: Option<&'static str>,
     /// Beginnings of names that belong to no backbone.
     pub(super) ignored: &'static [&'static str],
 }
@@ -38,7 +40,7 @@ pub(super) struct KeyScheme {
 /// DINO and DINOv2 as released by their authors, and timm.
 const OFFICIAL: KeyScheme = KeyScheme {
     name: "official",
-    cls: "cls_token",
+    cls: Some("cls_token"),
     position: "pos_embed",
     registers: ["register_tokens", "reg_token"],
     mask: "mask_token",
@@ -54,7 +56,7 @@ const OFFICIAL: KeyScheme = KeyScheme {
     w3: "mlp.w3",
     scale1: "ls1.gamma",
     scale2: "ls2.gamma",
-    norm: "norm",
+    norm: Some("norm"),
     ignored: &["head.", "head_dist.", "fc_norm.", "dino_head.", "ibot_head."],
 };
 
@@ -64,7 +66,7 @@ const SPLIT_QKV: QkvNames =
 /// Hugging Face `Dinov2Model` and `Dinov2WithRegistersModel`.
 const HF_DINOV2: KeyScheme = KeyScheme {
     name: "hf-dinov2",
-    cls: "embeddings.cls_token",
+    cls: Some("embeddings.cls_token"),
     position: "embeddings.position_embeddings",
     registers: ["embeddings.register_tokens", "embeddings.register_tokens"],
     mask: "embeddings.mask_token",
@@ -80,7 +82,7 @@ const HF_DINOV2: KeyScheme = KeyScheme {
     w3: "mlp.weights_out",
     scale1: "layer_scale1.lambda1",
     scale2: "layer_scale2.lambda1",
-    norm: "layernorm",
+    norm: Some("layernorm"),
     ignored: &["pooler.", "classifier.", "decoder.", "head."],
 };
 
@@ -94,16 +96,26 @@ const HF_VIT: KeyScheme = KeyScheme {
     ..HF_DINOV2
 };
 
+/// SelfPatch as released by its authors: patches only.
+const SELFPATCH: KeyScheme = KeyScheme { name: "selfpatch", cls: None, norm: None, ..OFFICIAL };
+
 /// All schemes.
-pub(super) const SCHEMES: [KeyScheme; 3] = [OFFICIAL, HF_DINOV2, HF_VIT];
+pub(super) const SCHEMES: [KeyScheme; 4] = [OFFICIAL, HF_DINOV2, HF_VIT, SELFPATCH];
 
 impl KeyScheme {
+    /// The prefix before this scheme's names, if `name` is that of its first token: the CLS token, or the position table where there is
+    /// no such token.
+    pub(super) fn prefix_of<'a>(&self, name: &'a str) -> Option<&'a str> {
+        let prefix = name.strip_suffix(self.cls.unwrap_or(self.position))?;
+        (prefix.is_empty() || prefix.ends_with('.')).then_some(prefix)
+    }
+
     /// A name inside block `i`.
     pub(super) fn in_block(&self, i: usize, name: &str) -> String {
         format!("{}{name}", self.block.replace("{i}", &i.to_string()))
     }
 
-    /// A name that only this scheme has in block 0, beside the CLS token's.
+    /// A name that this scheme has in block 0, beside those of its tokens.
     pub(super) fn probe(&self) -> String {
         self.in_block(0, &format!("{}.weight", self.norm1))
     }

@@ -196,16 +196,16 @@ pub struct VitWeights {
     pub patch_weight: Array4<f32>,
     /// `[D]`.
     pub patch_bias: Array1<f32>,
-    /// CLS token with its position embedding already added, `[D]`.
-    pub cls: Array1<f32>,
+    /// CLS token with its position embedding already added, `[D]`, where there is one.
+    pub cls: Option<Array1<f32>>,
     /// Register tokens, `[R, D]`; R may be 0. They carry no position embedding.
     pub registers: Array2<f32>,
     /// Position table of the patches, `[rows, cols, D]`.
     pub position: Array3<f32>,
     /// Blocks, first to last.
     pub blocks: Vec<VitBlock>,
-    /// Final LayerNorm.
-    pub norm: Norm,
+    /// Final LayerNorm, where there is one.
+    pub norm: Option<Norm>,
 }
 
 /// A convolution followed by a BatchNorm in evaluation mode (epsilon 1e-5).

@@ -58,11 +58,11 @@ fn find_scheme(tensors: &NamedTensors) -> Result<(KeyScheme, String), WeightsErr
     let mut candidates: Vec<(KeyScheme, String)> = Vec::new();
     for scheme in SCHEMES {
         for name in tensors.names() {
-            let Some(prefix) = name.strip_suffix(scheme.cls).filter(|prefix| prefix.is_empty() || prefix.ends_with('.')) else {
-                continue;
-            };
-            let position = tensors.shape(&format!("{prefix}{}", scheme.position));
-            if position.is_some() && tensors.shape(&format!("{prefix}{}", scheme.probe())).is_some() {
+            let Some(prefix) = scheme.prefix_of(name) else { continue };
+            let has = |name: &str| tensors.shape(&format!("{prefix}{name}")).is_some();
+            // A backbone without a CLS token is one that none of the others is.
+            let is_other = scheme.cls.is_none() && SCHEMES.iter().filter_map(|scheme| scheme.cls).any(&has);
+            if has(scheme.position) && has(&scheme.probe()) && !is_other {
                 candidates.push((scheme, prefix.to_owned()));
             }
         }
@@ -70,7 +70,10 @@ fn find_scheme(tensors: &NamedTensors) -> Result<(KeyScheme, String), WeightsErr
     candidates.sort_by_key(|(_, prefix)| !prefix.contains("teacher"));
     candidates.into_iter().next().ok_or_else(|| WeightsError::Unrecognised {
         expected: SCHEMES
-            .map(|scheme| format!("{}: {}, {}, {}", scheme.name, scheme.cls, scheme.position, scheme.probe()))
+            .map(|scheme| {
+                let tokens = [scheme.cls, Some(scheme.position)].into_iter().flatten().collect::<Vec<_>>().join(", ");
+                format!("{}: {tokens}, {}", scheme.name, scheme.probe())
+            })
             .join("; "),
         found: listed(tensors.names().map(str::to_owned).collect()),
     })
@@ -95,10 +98,10 @@ impl Assembler {
         let (cls, position) = self.tokens(width, hints)?;
         let registers = self.registers(width);
         let blocks: Vec<Option<VitBlock>> = (0..depth).map(|i| self.block(i, layer_scale)).collect();
-        let norm = self.norm(scheme.norm);
+        let norm = scheme.norm.map(|name| self.norm(name));
         self.refuse_unmatched()?;
-        let (Some(patch_weight), Some(patch_bias), Some(norm), Some(blocks)) =
-            (patch_weight, patch_bias, norm, blocks.into_iter().collect::<Option<Vec<_>>>())
+        let (Some(patch_weight), Some(patch_bias), Some(blocks)) =
+            (patch_weight, patch_bias, blocks.into_iter().collect::<Option<Vec<_>>>())
         else {
             return Err(WeightsError::Unmatched {
                 key_map: scheme.name,
@@ -107,9 +110,11 @@ impl Assembler {
             });
         };
         let arch = architecture(&patch_weight, &blocks, registers.nrows(), layer_scale, (scheme, hints))?;
+        // What is missing was refused above.
+        let norm = norm.flatten();
         let weights = VitWeights { arch, patch_weight, patch_bias, cls, registers, position, blocks, norm };
         check_shapes(&weights)?;
-        let weights = counted(weights);
+        let weights = weights.counted();
         let variant = variant(scheme, &weights, layer_scale, has_mask, is_timm_registers);
         Ok(Recognised { weights, key_map: scheme.name, prefix, variant })
     }
@@ -133,26 +138,29 @@ impl Assembler {
         }
     }
 
-    /// The CLS token with its position, and the table of the patches.
-    fn tokens(&mut self, width: usize, hints: &VitHints) -> Result<(Array1<f32>, Array3<f32>), WeightsError> {
+    /// The CLS token with its position, if there is one, and the table of the patches.
+    fn tokens(&mut self, width: usize, hints: &VitHints) -> Result<(Option<Array1<f32>>, Array3<f32>), WeightsError> {
         let scheme = self.scheme;
-        let mut cls = self.tensors.take(scheme.cls)?.into_iter().collect::<Array1<f32>>();
+        let cls = scheme.cls.map(|name| self.tensors.take(name)).transpose()?;
+        let mut cls = cls.map(|token| token.into_iter().collect::<Array1<f32>>());
         let table = self.tensors.take_as::<Ix3>(scheme.position)?;
         let (_, n_rows, columns) = table.dim();
         let bad = |name: &str, problem: String| Err(WeightsError::Tensor { name: name.to_owned(), problem });
-        if cls.len() != width || columns != width {
+        let cls_width = cls.as_ref().map_or(width, Array1::len);
+        if cls_width != width || columns != width {
             return bad(
                 scheme.position,
-                format!("has {columns} and the CLS token {} channels, the patch embedding {width}", cls.len()),
+                format!("has {columns} and the CLS token {cls_width} channels, the patch embedding {width}"),
             );
         }
         let table = table.index_axis_move(Axis(0), 0);
         let is_grid = |n: usize| hints.native_grid.map_or(n.isqrt().pow(2) == n, |[rows, cols]| rows * cols == n);
         // timm folds the position of the CLS token into the token and stores the patches only.
-        let patches = if is_grid(n_rows) && !(is_grid(n_rows - 1) && hints.native_grid.is_none()) {
+        let may_hold_cls = cls.is_some() && n_rows > 1 && is_grid(n_rows - 1);
+        let patches = if is_grid(n_rows) && !(may_hold_cls && hints.native_grid.is_none()) {
             table
-        } else if n_rows > 1 && is_grid(n_rows - 1) {
-            cls += &table.row(0);
+        } else if may_hold_cls {
+            cls.iter_mut().for_each(|cls| *cls += &table.row(0));
             table.slice(s![1.., ..]).to_owned()
         } else {
             return bad(
@@ -269,6 +277,7 @@ fn architecture(
     }
     let is_swiglu = blocks.iter().any(|block| matches!(block.ffn, Ffn::Swiglu { .. }));
     let family = match (scheme.name, layer_scale) {
+        ("selfpatch", _) => Architecture::PATCHES_ONLY,
         ("hf-vit", _) => "vit",
         (_, true) => "dinov2",
         (_, false) => "dino",
@@ -297,10 +306,10 @@ fn variant(
 ) -> PositionVariant {
     let has_registers = weights.registers.nrows() > 0;
     match scheme.name {
-        "official" if is_timm_registers || has_registers => PositionVariant::Antialias,
+        "official" | "selfpatch" if is_timm_registers || has_registers => PositionVariant::Antialias,
         // DINOv2 files of its authors hold a mask token, those of timm do not.
         "official" if layer_scale && !has_mask => PositionVariant::Antialias,
-        "official" => PositionVariant::Offset,
+        "official" | "selfpatch" => PositionVariant::Offset,
         _ if has_registers => PositionVariant::Antialias,
         _ => PositionVariant::Exact,
     }
@@ -324,7 +333,8 @@ fn check_shapes(weights: &VitWeights) -> Result<(), WeightsError> {
             return Err(WeightsError::Tensor { name: format!("block {i}"), problem });
         }
     }
-    let fits = weights.norm.weight.len() == width && weights.norm.bias.len() == width && weights.registers.ncols() == width;
+    let is_wide = |norm: &Norm| norm.weight.len() == width && norm.bias.len() == width;
+    let fits = weights.norm.as_ref().is_none_or(is_wide) && weights.registers.ncols() == width;
     if fits {
         Ok(())
     } else {
@@ -332,24 +342,28 @@ fn check_shapes(weights: &VitWeights) -> Result<(), WeightsError> {
     }
 }
 
-/// The weights with their number filled in. A CLS position that was folded into the token counts.
-fn counted(mut weights: VitWeights) -> VitWeights {
-    let linear = |layer: &Linear| layer.weight.len() + layer.bias.len();
-    let norm = |norm: &Norm| norm.weight.len() + norm.bias.len();
-    let block = |block: &VitBlock| {
-        let ffn = match &block.ffn {
-            Ffn::Mlp { fc1, fc2 } => linear(fc1) + linear(fc2),
-            Ffn::Swiglu { w12, w3 } => linear(w12) + linear(w3),
+impl VitWeights {
+    /// The weights with their number filled in. A CLS position that was folded into the token counts.
+    #[must_use]
+    pub fn counted(mut self) -> Self {
+        let linear = |layer: &Linear| layer.weight.len() + layer.bias.len();
+        let norm = |norm: &Norm| norm.weight.len() + norm.bias.len();
+        let block = |block: &VitBlock| {
+            let ffn = match &block.ffn {
+                Ffn::Mlp { fc1, fc2 } => linear(fc1) + linear(fc2),
+                Ffn::Swiglu { w12, w3 } => linear(w12) + linear(w3),
+            };
+            let projections: usize = [&block.query, &block.key, &block.value, &block.proj].into_iter().map(linear).sum();
+            let scales: usize = [&block.scale1, &block.scale2].into_iter().flatten().map(Array1::len).sum();
+            projections + ffn + scales + norm(&block.norm1) + norm(&block.norm2)
         };
-        let projections: usize = [&block.query, &block.key, &block.value, &block.proj].into_iter().map(linear).sum();
-        let scales: usize = [&block.scale1, &block.scale2].into_iter().flatten().map(Array1::len).sum();
-        projections + ffn + scales + norm(&block.norm1) + norm(&block.norm2)
-    };
-    let tokens = 2 * weights.cls.len() + weights.registers.len() + weights.position.len();
-    let embedding = weights.patch_weight.len() + weights.patch_bias.len();
-    let total = tokens + embedding + norm(&weights.norm) + weights.blocks.iter().map(block).sum::<usize>();
-    weights.arch.parameters = total as u64;
-    weights
+        let tokens = 2 * self.cls.as_ref().map_or(0, Array1::len) + self.registers.len() + self.position.len();
+        let embedding = self.patch_weight.len() + self.patch_bias.len();
+        let last = self.norm.as_ref().map_or(0, norm);
+        let total = tokens + embedding + last + self.blocks.iter().map(block).sum::<usize>();
+        self.arch.parameters = total as u64;
+        self
+    }
 }
 
 /// Up to [`MAX_LISTED`] names on one line.

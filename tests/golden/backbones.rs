@@ -26,7 +26,7 @@ struct Case {
     ffn: FfnKind,
 }
 
-const CASES: [Case; 11] = [
+const CASES: [Case; 13] = [
     case("dino_s16", "dino_s16.safetensors", "official", 16, PositionVariant::Offset),
     case("dino_s8", "dino_s8.safetensors", "official", 8, PositionVariant::Offset),
     case("dinov2_s14", "dinov2_s14.safetensors", "official", 14, PositionVariant::Offset),
@@ -34,6 +34,11 @@ const CASES: [Case; 11] = [
     Case { ffn: FfnKind::Swiglu, ..case("dinov2_swiglu", "dinov2_swiglu.safetensors", "official", 14, PositionVariant::Offset) },
     case("timm_s14", "timm_s14.safetensors", "official", 14, PositionVariant::Antialias),
     Case { registers: 4, ..case("timm_s14_reg4", "timm_s14_reg4.safetensors", "official", 14, PositionVariant::Antialias) },
+    case("selfpatch_s16", "selfpatch_s16.safetensors", "selfpatch", 16, PositionVariant::Offset),
+    Case {
+        registers: 4,
+        ..case("selfpatch_s16_reg4", "selfpatch_s16_reg4.safetensors", "selfpatch", 16, PositionVariant::Antialias)
+    },
     case("hf_vit", "hf_vit/model.safetensors", "hf-vit", 14, PositionVariant::Exact),
     case("hf_dinov2", "hf_dinov2/model.safetensors.index.json", "hf-dinov2", 14, PositionVariant::Exact),
     Case {
@@ -88,13 +93,15 @@ fn every_source_is_recognised_and_computes_what_its_own_library_computes() {
         let mut runner = runner(&imported.entry);
         for size in ["native", "other"] {
             let image = golden_image(case.name, size);
-            for facet in Facet::ALL {
+            for facet in manifest.backbone.facets.iter().copied() {
                 for layer in [0, 1] {
                     let output = run(&mut runner, &image, Tap { facet, layer }, case.registers > 0);
                     let what = format!("{} {size} {facet} {layer}", case.name);
                     golden[&format!("{size}.{facet}.{layer}")].assert_close(output.map.data(), &what);
                     if facet == Facet::Token {
-                        golden[&format!("{size}.cls.token.{layer}")].assert_close(&output.cls.unwrap(), &format!("{what} CLS"));
+                        let cls = golden.get(&format!("{size}.cls.token.{layer}"));
+                        assert_eq!((cls.is_some(), output.cls.is_some()), (arch.has_cls(), arch.has_cls()), "{what}");
+                        cls.zip(output.cls).inspect(|(golden, cls)| golden.assert_close(cls, &format!("{what} CLS")));
                         if let Some(registers) = output.registers {
                             golden[&format!("{size}.registers.token.{layer}")]
                                 .assert_close(&registers, &format!("{what} registers"));
@@ -104,6 +111,19 @@ fn every_source_is_recognised_and_computes_what_its_own_library_computes() {
             }
         }
     }
+}
+
+#[test]
+fn a_backbone_without_final_norm_offers_no_normed_tokens() {
+    let folder = tempfile::tempdir().unwrap();
+    let entry = imported("selfpatch_s16.safetensors", folder.path()).entry;
+    let backbone = &entry.manifest.backbone;
+    assert_eq!(backbone.facets, [Facet::Key, Facet::Query, Facet::Value, Facet::Token]);
+    assert_eq!(backbone.default, Tap { facet: Facet::Token, layer: 1 });
+    let mut normed = options("selfpatch_s16.safetensors", &folder.path().join("other"));
+    normed.facets = vec![Facet::NormToken];
+    let error = import(&normed, |_entry| Ok(())).unwrap_err();
+    assert_eq!(error.to_string(), "--facets: the backbone has no final norm");
 }
 
 #[test]

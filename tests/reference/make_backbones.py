@@ -72,9 +72,14 @@ def forward(w: dict, pixels: torch.Tensor, patch: int, antialias: bool) -> dict:
     """Activations of a model with official names; heads of 64 channels."""
     height, width = pixels.shape[1:3]
     x = F.conv2d(normalise(pixels), w["patch_embed.proj.weight"], w["patch_embed.proj.bias"], stride=patch).flatten(2).transpose(1, 2)
-    x = torch.cat([w["cls_token"], x], 1) + position(w["pos_embed"], height, width, patch, antialias)
     registers = w.get("register_tokens", torch.zeros(1, 0, WIDTH))
-    x = torch.cat([x[:, :1], registers, x[:, 1:]], 1)
+    if "cls_token" in w:
+        x = torch.cat([w["cls_token"], x], 1) + position(w["pos_embed"], height, width, patch, antialias)
+        x = torch.cat([x[:, :1], registers, x[:, 1:]], 1)
+    else:
+        # SelfPatch: patches only. The row of the CLS token, which the function wants, is dropped again.
+        table = torch.cat([torch.zeros(1, 1, WIDTH), w["pos_embed"]], 1)
+        x = torch.cat([registers, x + position(table, height, width, patch, antialias)[:, 1:]], 1)
     taps = {}
     for i in range(DEPTH):
         b = f"blocks.{i}."
@@ -92,7 +97,9 @@ def forward(w: dict, pixels: torch.Tensor, patch: int, antialias: bool) -> dict:
         else:
             y = linear(F.gelu(linear(y, "mlp.fc1")), "mlp.fc2")
         x = x + y * w.get(b + "ls2.gamma", torch.ones(()))
-        taps[f"token.{i}"], taps[f"norm_token.{i}"] = x, norm(x, "norm")
+        taps[f"token.{i}"] = x
+        if "norm.weight" in w:
+            taps[f"norm_token.{i}"] = norm(x, "norm")
     return taps
 
 
@@ -170,7 +177,7 @@ def hf_config(swiglu: bool = False, **options) -> dict:
 # --- Writing -------------------------------------------------------------------------------------------------------------------
 
 
-def write_golden(name: str, patch: int, registers: int, run, sizes: dict) -> None:
+def write_golden(name: str, patch: int, registers: int, run, sizes: dict, n_cls: int = 1) -> None:
     golden = {}
     for size, (rows, cols) in sizes.items():
         pixels = image(rows * patch, cols * patch)
@@ -178,11 +185,12 @@ def write_golden(name: str, patch: int, registers: int, run, sizes: dict) -> Non
         with torch.no_grad():
             taps = run(pixels)
         for tap, tokens in taps.items():
-            golden[f"{size}.{tap}"] = tokens[0, 1 + registers:].reshape(rows, cols, WIDTH).contiguous()
+            golden[f"{size}.{tap}"] = tokens[0, n_cls + registers:].reshape(rows, cols, WIDTH).contiguous()
             if tap.startswith("token"):
-                golden[f"{size}.cls.{tap}"] = tokens[0, 0].contiguous()
+                if n_cls:
+                    golden[f"{size}.cls.{tap}"] = tokens[0, 0].contiguous()
                 if registers:
-                    golden[f"{size}.registers.{tap}"] = tokens[0, 1:1 + registers].contiguous()
+                    golden[f"{size}.registers.{tap}"] = tokens[0, n_cls:n_cls + registers].contiguous()
     save_file({key: tensor.detach() for key, tensor in golden.items()}, OUT / f"{name}.golden.safetensors")
 
 
@@ -239,6 +247,27 @@ def main() -> None:
         (folder / "config.json").write_text(json.dumps({key: config[key] for key in keep}, indent=1) + "\n")
         write_golden(name, 14, registers, lambda pixels: hf_forward(model, pixels, **options), {"native": (8, 8), "other": (3, 5)})
         print(name, sorted(path.name for path in folder.iterdir()))
+
+    patches_only()
+
+
+def patches_only() -> None:
+    """SelfPatch: neither CLS token nor final norm, as released, and with registers."""
+    torch.manual_seed(1)
+    for name, registers in (("selfpatch_s16", 0), ("selfpatch_s16_reg4", 4)):
+        w = {"pos_embed": 0.3 * torch.randn(1, 36, WIDTH)}
+        w["patch_embed.proj.weight"], w["patch_embed.proj.bias"] = 0.1 * torch.randn(WIDTH, 3, 16, 16), 0.3 * torch.randn(WIDTH)
+        for i in range(DEPTH):
+            for layer, rows, cols in (("attn.qkv", 3, 1), ("attn.proj", 1, 1), ("mlp.fc1", 4, 1), ("mlp.fc2", 1, 4)):
+                w[f"blocks.{i}.{layer}.weight"] = torch.randn(rows * WIDTH, cols * WIDTH) / math.sqrt(cols * WIDTH)
+                w[f"blocks.{i}.{layer}.bias"] = 0.3 * torch.randn(rows * WIDTH)
+            for layer in ("norm1", "norm2"):
+                w[f"blocks.{i}.{layer}.weight"] = 1 + 0.2 * torch.randn(WIDTH)
+                w[f"blocks.{i}.{layer}.bias"] = 0.3 * torch.randn(WIDTH)
+        if registers:
+            w["register_tokens"] = torch.randn(1, registers, WIDTH)
+        save_file(w, OUT / f"{name}.safetensors")
+        write_golden(name, 16, registers, lambda pixels: forward(w, pixels, 16, registers > 0), {"native": (6, 6), "other": (3, 5)}, 0)
 
 
 main()

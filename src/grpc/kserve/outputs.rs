@@ -72,6 +72,7 @@ impl Output {
     /// All outputs of a model.
     pub(super) fn of(manifest: &Manifest) -> impl Iterator<Item = Self> + '_ {
         Self::ALL.into_iter().filter(|output| match output {
+            Self::ClsToken => manifest.architecture.has_cls(),
             Self::RegisterTokens => manifest.architecture.registers > 0,
             output => !output.is_of_masks() || manifest.segmenter.is_some(),
         })

@@ -23,7 +23,8 @@ pub fn draw_photos(path: &Path, seen: &[Seen], block: usize) -> anyhow::Result<(
         panels.push(panel("norm", &norms, seen.grid)?);
         panels.push(panel("likeness", &seen.likeness, seen.grid)?);
         for (idx, attention) in (0..seen.attention.size()[0]).map(|idx| (idx, seen.attention.get(idx))) {
-            let caption = if idx == 0 { "class token".to_owned() } else { format!("register {idx}") };
+            let is_cls = seen.has_cls && idx == 0;
+            let caption = if is_cls { "class token".to_owned() } else { format!("register {}", idx + i64::from(!seen.has_cls)) };
             panels.push(panel(&caption, &attention, seen.grid)?);
         }
         Ok(side_by_side(&panels))

@@ -32,7 +32,7 @@ pub struct Look {
 /// # Shapes
 /// - `norms`: `[L, h * w]` f32, of the patches after each block
 /// - `likeness`: `[h * w]` f32, mean cosine of a patch to the four around it, at the patch embedding
-/// - `attention`: `[1 + R, h * w]` f32, of class token and registers in the last block, mean of the heads
+/// - `attention`: `[T, h * w]` f32, of class token and registers in the last block, mean of the heads
 /// - `tokens`: `[h * w, D]` f32, after the final norm
 /// - `pixels`: `[h * w, 3 p p]` f32, normalised
 #[derive(Debug)]
@@ -45,6 +45,8 @@ pub struct Seen {
     pub likeness: Tensor,
     /// Where class token and registers look.
     pub attention: Tensor,
+    /// Whether the first of them is the class token.
+    pub has_cls: bool,
     /// Final tokens of the patches.
     pub tokens: Tensor,
     /// The patches themselves.
@@ -76,6 +78,7 @@ pub fn see(vit: &mut Vit, path: &Path, look: Look) -> anyhow::Result<Seen> {
             tokens: cpu(watched.patches(&watched.normed).get(0)),
             pixels: cpu(of_patches.reshape([rows * cols, 3 * patch * patch])),
             grid: watched.grid,
+            has_cls: watched.has_cls,
         })
     })
 }
@@ -126,7 +129,7 @@ fn likeness(map: &Tensor) -> Tensor {
     sum / n.clamp_min(1.0)
 }
 
-/// Attention of the first tokens to the patches, `[1 + R, h * w]`.
+/// Attention of the first tokens to the patches, `[T, h * w]`.
 fn attention(watched: &Watched) -> Tensor {
     let of_heads = watched.attention.get(0).mean_dim([0i64].as_slice(), false, Kind::Float);
     of_heads.narrow(1, watched.n_prefix, watched.grid[0] * watched.grid[1])

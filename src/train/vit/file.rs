@@ -74,11 +74,19 @@ impl Vit {
     /// # Errors
     /// When a file cannot be written.
     pub fn write(&self, folder: &Path) -> anyhow::Result<PathBuf> {
+        self.write_as(folder, FILE)
+    }
+
+    /// The same under another name.
+    ///
+    /// # Errors
+    /// When a file cannot be written.
+    pub fn write_as(&self, folder: &Path, name: &str) -> anyhow::Result<PathBuf> {
         fs::create_dir_all(folder).with_context(|| format!("creating {}", folder.display()))?;
         let arch = self.arch();
         let config = serde_json::json!({ "num_attention_heads": arch.heads, "layer_norm_eps": arch.norm_eps });
         checkpoint::write_bytes(&folder.join("config.json"), serde_json::to_string_pretty(&config)?.as_bytes())?;
-        let file = folder.join(FILE);
+        let file = folder.join(name);
         checkpoint::write(&file, &tch::no_grad(|| self.named()), &[])?;
         Ok(file)
     }
@@ -92,10 +100,16 @@ impl Vit {
         };
         let mut tensors = BTreeMap::new();
         let width = i64::from(self.arch().width);
-        // The position of the CLS token is in the token already.
         let table = self.position.view([1, -1, width]);
-        let position = Tensor::cat(&[Tensor::zeros([1, 1, width], (Kind::Float, table.device())), table], 1);
-        tensors.insert(names.cls.to_owned(), self.cls.view([1, 1, width]));
+        let options = (Kind::Float, table.device());
+        let position = match &self.cls {
+            None => table,
+            Some(cls) => {
+                tensors.insert(names.cls.to_owned(), cls.view([1, 1, width]));
+                // The position of the CLS token is in the token already.
+                Tensor::cat(&[Tensor::zeros([1, 1, width], options), table], 1)
+            }
+        };
         tensors.insert(names.position.to_owned(), position);
         if self.registers.size()[0] > 0 {
             tensors.insert(names.registers.to_owned(), self.registers.unsqueeze(0));
@@ -103,10 +117,12 @@ impl Vit {
         // Files of DINOv2's authors are told from timm's, which fit their table otherwise, by this token.
         let is_of_authors = self.source.variant == PositionVariant::Offset && self.arch().layer_scale;
         if self.source.key_map == "official" && is_of_authors {
-            tensors.insert("mask_token".to_owned(), Tensor::zeros([1, width], (Kind::Float, self.cls.device())));
+            tensors.insert("mask_token".to_owned(), Tensor::zeros([1, width], options));
         }
         insert(&mut tensors, names.patch, &self.embed);
-        insert(&mut tensors, names.norm, &self.norm);
+        if let Some(norm) = &self.norm {
+            insert(&mut tensors, names.norm, norm);
+        }
         for (idx, block) in self.blocks.iter().enumerate() {
             self.add_block(&mut tensors, &names, &format!("{}.{idx}.", names.blocks), block);
         }

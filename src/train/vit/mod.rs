@@ -1,8 +1,10 @@
 //! A Vision Transformer in the training framework, with the weights that a model was imported from: for backbones that learn, and for
-//! Shrunk ones, which halve their grid on the way. `densevit::graph` builds the same for the server; `tests/train` compares both.
+//! Shrunk ones, which halve their grid on the way; and one that begins from nothing. `densevit::graph` builds the same for the server;
+//! `tests/train` compares both.
 
 mod block;
 mod file;
+mod fresh;
 mod watched;
 
 use std::{collections::BTreeMap, path::Path};
@@ -15,11 +17,12 @@ use densevit::{
 };
 use ndarray::Array3;
 use tch::{
-    Kind, Tensor,
+    Device, Kind, Tensor,
     nn::{self},
 };
 
 pub use file::FILE;
+pub use fresh::FreshVit;
 pub use watched::Watched;
 
 use crate::vit::block::{Block, tensor};
@@ -53,16 +56,27 @@ pub struct Vit {
     /// `[D, 3, p, p]` and `[D]`.
     embed: [Tensor; 2],
     /// `[D]`.
-    cls: Tensor,
+    cls: Option<Tensor>,
     /// `[R, D]`.
     registers: Tensor,
     /// `[rows, cols, D]`.
     position: Tensor,
     blocks: Vec<Block>,
     /// Of the final norm: no tap reads it.
-    norm: [Tensor; 2],
+    norm: Option<[Tensor; 2]>,
     /// Matrices that fit the table to a grid, `[h * w, rows * cols]`, by grid.
     fits: BTreeMap<[i64; 2], Tensor>,
+}
+
+/// What is left after the last block, before any norm.
+#[derive(Debug)]
+pub struct Tokens {
+    /// `[B, D]`, where the backbone has one.
+    pub cls: Option<Tensor>,
+    /// `[B, h * w, D]`, row by row.
+    pub patches: Tensor,
+    /// Rows and columns.
+    pub grid: [i64; 2],
 }
 
 impl Source {
@@ -101,11 +115,11 @@ impl Vit {
         Self {
             options,
             embed: pair(root / "patch", &tensor(&weights.patch_weight), &tensor(&weights.patch_bias)),
-            cls: add("cls", &tensor(&weights.cls)),
+            cls: weights.cls.as_ref().map(|cls| add("cls", &tensor(cls))),
             registers: add("registers", &tensor(&weights.registers)),
             position: add("position", &tensor(&weights.position)),
             blocks: blocks.map(new).collect(),
-            norm: pair(root / "norm", &tensor(&weights.norm.weight), &tensor(&weights.norm.bias)),
+            norm: weights.norm.as_ref().map(|norm| pair(root / "norm", &tensor(&norm.weight), &tensor(&norm.bias))),
             fits: BTreeMap::new(),
             source,
         }
@@ -117,17 +131,66 @@ impl Vit {
         self.source.arch()
     }
 
+    /// Where it runs.
+    #[must_use]
+    pub fn device(&self) -> Device {
+        self.position.device()
+    }
+
     /// Outputs of blocks, before any norm, in the order of `layers`.
     ///
     /// # Shapes
     /// - `pixels`: `[B, 3, H, W]` f32, normalised; sides are multiples of the patch
     /// - output: `[B, h, w, D]` each; after the block that halves the grid, `[B, ceil(h / 2), ceil(w / 2), D]`
     pub fn taps(&mut self, pixels: &Tensor, layers: &[u32], train: bool) -> Vec<Tensor> {
+        let Some(last) = layers.iter().max() else { return Vec::new() };
+        let n_prefix = self.n_prefix();
+        let mut found: BTreeMap<u32, Tensor> = BTreeMap::new();
+        self.run(pixels, *last, train, |layer, stream, grid| {
+            if layers.contains(&layer) {
+                let size = stream.size();
+                let patches = stream.narrow(1, n_prefix, size[1] - n_prefix);
+                found.insert(layer, patches.reshape([size[0], grid[0], grid[1], size[2]]));
+            }
+        });
+        layers.iter().filter_map(|layer| found.get(layer).map(Tensor::shallow_clone)).collect()
+    }
+
+    /// Tokens after the last block; registers are left out.
+    ///
+    /// # Shapes
+    /// - `pixels`: `[B, 3, H, W]` f32, normalised; sides are multiples of the patch
+    pub fn tokens(&mut self, pixels: &Tensor, train: bool) -> Tokens {
+        let (n_prefix, has_cls) = (self.n_prefix(), self.cls.is_some());
+        let last = self.arch().depth.saturating_sub(1);
+        let mut tokens = Tokens { cls: None, patches: Tensor::new(), grid: [0; 2] };
+        self.run(pixels, last, train, |layer, stream, grid| {
+            if layer == last {
+                let cls = has_cls.then(|| stream.select(1, 0));
+                tokens = Tokens { cls, patches: stream.narrow(1, n_prefix, stream.size()[1] - n_prefix), grid };
+            }
+        });
+        tokens
+    }
+
+    /// Tokens through the final norm; as they are where there is none.
+    pub fn normed(&self, tokens: &Tensor) -> Tensor {
+        let Some([weight, bias]) = &self.norm else { return tokens.shallow_clone() };
+        let width = i64::from(self.arch().width);
+        tokens.layer_norm(width, Some(weight), Some(bias), self.arch().norm_eps, true)
+    }
+
+    /// CLS and register tokens.
+    fn n_prefix(&self) -> i64 {
+        i64::from(self.cls.is_some()) + self.registers.size()[0]
+    }
+
+    /// The blocks up to `last`; `take` sees the stream and its grid after each.
+    fn run(&mut self, pixels: &Tensor, last: u32, train: bool, mut take: impl FnMut(u32, &Tensor, [i64; 2])) {
         let (embedded, mut stream) = self.start(pixels);
         let mut grid = [embedded.size()[1], embedded.size()[2]];
-        let n_prefix = stream.size()[1] - grid[0] * grid[1];
-        let mut found: BTreeMap<u32, Tensor> = BTreeMap::new();
-        for (layer, block) in (0u32..).zip(&self.blocks).take_while(|(layer, _)| Some(layer) <= layers.iter().max()) {
+        let n_prefix = self.n_prefix();
+        for (layer, block) in (0u32..).zip(&self.blocks).take_while(|(layer, _)| *layer <= last) {
             let drop = if train { self.drop_of(layer) } else { 0.0 };
             if self.options.downsample == Some(layer) {
                 let kept = halved(&stream, n_prefix, grid);
@@ -136,22 +199,17 @@ impl Vit {
             } else {
                 stream = block.forward(&stream, None, drop);
             }
-            if layers.contains(&layer) {
-                let size = stream.size();
-                let patches = stream.narrow(1, n_prefix, size[1] - n_prefix);
-                found.insert(layer, patches.reshape([size[0], grid[0], grid[1], size[2]]));
-            }
+            take(layer, &stream, grid);
         }
-        layers.iter().filter_map(|layer| found.get(layer).map(Tensor::shallow_clone)).collect()
     }
 
-    /// The patches before positions are added, `[B, h, w, D]`, and all tokens that go into the first block, `[B, 1 + R + h * w, D]`.
+    /// The patches before positions are added, `[B, h, w, D]`, and all tokens that go into the first block, `[B, T + h * w, D]`.
     fn start(&mut self, pixels: &Tensor) -> (Tensor, Tensor) {
         let patch = i64::from(self.arch().patch);
         let embedded = pixels.conv2d(&self.embed[0], Some(&self.embed[1]), [patch; 2], [0, 0], [1, 1], 1).permute([0, 2, 3, 1]);
         let patches = embedded.flatten(1, 2) + self.fitted([embedded.size()[1], embedded.size()[2]]);
-        let prefix = Tensor::cat(&[self.cls.unsqueeze(0), self.registers.shallow_clone()], 0);
-        let prefix = prefix.unsqueeze(0).expand([pixels.size()[0], -1, -1], false);
+        let prefix: Vec<Tensor> = self.cls.iter().map(|cls| cls.unsqueeze(0)).chain([self.registers.shallow_clone()]).collect();
+        let prefix = Tensor::cat(&prefix, 0).unsqueeze(0).expand([pixels.size()[0], -1, -1], false);
         (embedded, Tensor::cat(&[prefix, patches], 1))
     }
 

@@ -4,7 +4,8 @@ use tch::Tensor;
 
 use crate::vit::Vit;
 
-/// The way of some images through a backbone. `T = 1 + R` tokens stand before the patches: the class token and the registers.
+/// The way of some images through a backbone. `T` tokens stand before the patches: the class
+/// token, where there is one, and the registers.
 #[derive(Debug)]
 pub struct Watched {
     /// Patches of the embedding, before positions are added, `[B, h, w, D]`.
@@ -19,6 +20,8 @@ pub struct Watched {
     pub grid: [i64; 2],
     /// `T`.
     pub n_prefix: i64,
+    /// Whether the first token is the class token.
+    pub has_cls: bool,
 }
 
 impl Vit {
@@ -29,7 +32,7 @@ impl Vit {
     pub fn watch(&mut self, pixels: &Tensor) -> Watched {
         let (embedded, mut stream) = self.start(pixels);
         let grid = [embedded.size()[1], embedded.size()[2]];
-        let n_prefix = stream.size()[1] - grid[0] * grid[1];
+        let n_prefix = self.n_prefix();
         let mut blocks = Vec::with_capacity(self.blocks.len());
         let mut attention = Tensor::new();
         for (idx, block) in self.blocks.iter().enumerate() {
@@ -39,9 +42,7 @@ impl Vit {
             stream = block.forward(&stream, None, 0.0);
             blocks.push(stream.shallow_clone());
         }
-        let [weight, bias] = &self.norm;
-        let normed = stream.layer_norm(weight.size(), Some(weight), Some(bias), self.arch().norm_eps, true);
-        Watched { embedded, blocks, normed, attention, grid, n_prefix }
+        Watched { normed: self.normed(&stream), has_cls: self.cls.is_some(), embedded, blocks, attention, grid, n_prefix }
     }
 }
 

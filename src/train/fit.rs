@@ -1,7 +1,7 @@
 //! The training loop, the same for every kind of head: step, log, validate, checkpoint, stop.
 //!
 //! In: a [`Plan`], a [`Learner`] and batches. Out: the learner's own files, and in the folder of the run its settings, log, curve and
-//! checkpoint. Called by `lift` and by `segmentation`.
+//! checkpoint. Called by `lift`, by `segmentation` and by `pretrain`.
 
 use std::{
     collections::BTreeMap,
@@ -22,7 +22,7 @@ use crate::{
     checkpoint,
     curve::{self, Chart},
     data::loader::Loader,
-    optim::{Adam, Average},
+    optim::{Adam, Average, Clip, Pace},
 };
 
 /// Checkpoint of a run.
@@ -57,6 +57,27 @@ pub trait Learner {
     /// Learning rate of a step (0-based).
     fn rate(&self, step: u64) -> f64;
 
+    /// Factor on the decay of weights in a step (0-based).
+    fn decay(&self, _step: u64) -> f64 {
+        1.0
+    }
+
+    /// Whether a tensor stays as it is in a step (0-based).
+    fn holds(&self, _step: u64, _name: &str) -> bool {
+        false
+    }
+
+    /// What comes before a step (0-based).
+    fn begin(&mut self, _step: u64) {}
+
+    /// What follows a step (0-based).
+    fn end(&mut self, _step: u64) {}
+
+    /// More numbers of the last step, for the log: an object.
+    fn details(&self) -> Value {
+        Value::Null
+    }
+
     /// The loss of a batch, to make small.
     fn loss(&mut self, batch: &Self::Batch) -> Tensor;
 
@@ -89,8 +110,8 @@ pub struct Plan<'a, S> {
     pub validate_every: u64,
     /// Share of the old value in the moving average of the weights, a step; 0 for none.
     pub ema: f64,
-    /// Largest norm of a step's gradient; longer ones are shortened to it.
-    pub clip: Option<f64>,
+    /// What of a step's gradient is shortened.
+    pub clip: Option<Clip>,
     /// Of everything that a step draws.
     pub seed: u64,
     /// What is drawn beside the loss.
@@ -192,6 +213,7 @@ impl<'a, L: Learner> Run<'a, L> {
         // What a step draws depends on the step alone: a run that was interrupted draws the same.
         #[expect(clippy::cast_possible_wrap, reason = "any number will do")]
         tch::manual_seed((self.plan.seed ^ (self.step + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15)) as i64);
+        self.learner.begin(self.step);
         let mut value = 0.0;
         for _ in 0..self.plan.accumulate {
             let batch = loader.next_batch()?;
@@ -205,8 +227,10 @@ impl<'a, L: Learner> Run<'a, L> {
             value += part;
         }
         let rate = self.learner.rate(self.step);
-        let norm = self.plan.clip.map(|limit| self.adam.clip(limit));
-        self.adam.step(rate);
+        let norm = self.plan.clip.map(|clip| self.adam.clip(clip));
+        let (learner, step) = (&*self.learner, self.step);
+        self.adam.step_but(Pace { rate, decay: learner.decay(step) }, |name| learner.holds(step, name));
+        self.learner.end(step);
         self.step += 1;
         if let Some(average) = &mut self.average {
             average.update(self.learner.store(), self.step);
@@ -214,6 +238,9 @@ impl<'a, L: Learner> Run<'a, L> {
         let mut line = serde_json::json!({ "step": self.step, "loss": value, "rate": rate });
         if let Some(norm) = norm {
             line["gradient"] = norm.into();
+        }
+        if let (Value::Object(line), Value::Object(mut details)) = (&mut line, self.learner.details()) {
+            line.append(&mut details);
         }
         writeln!(self.log, "{line}")?;
         Ok(value)

@@ -3,7 +3,7 @@
 use densevit::manifest::SegmentForm;
 use tch::{Device, Kind, Tensor, nn};
 use train::{
-    optim::Adam,
+    optim::{Adam, Clip},
     segmentation::{
         head::{Head, Shape, n_weights},
         layers::Widths,
@@ -102,7 +102,7 @@ fn every_form_overfits_one_batch() {
         let mut step = || {
             let loss = loss(&head.forward(&maps, true), &labels, Ignored::Masked);
             adam.accumulate(&loss);
-            adam.clip(35.0);
+            adam.clip(Clip::Whole(35.0));
             adam.step(3e-3);
             loss.double_value(&[])
         };

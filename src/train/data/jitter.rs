@@ -8,11 +8,18 @@ const LUMA: [f32; 3] = [0.299, 0.587, 0.114];
 /// The image with other colours: three factors drawn from `1 ± amount`, and a hue turned by up to `amount` of a whole turn.
 #[must_use]
 pub fn jittered(image: RgbImage, amount: f64, random: &mut fastrand::Rng) -> RgbImage {
+    jittered_by(image, [amount; 4], random)
+}
+
+/// The same with amounts for brightness, contrast, saturation and hue.
+#[must_use]
+pub fn jittered_by(image: RgbImage, amounts: [f64; 4], random: &mut fastrand::Rng) -> RgbImage {
     let (height, width) = (image.height(), image.width());
     let mut pixels: Vec<[f32; 3]> = image.data().chunks_exact(3).map(|p| [p[0], p[1], p[2]].map(f32::from)).collect();
     let mut order = [0, 1, 2, 3];
     random.shuffle(&mut order);
     for change in order {
+        let amount = amounts.get(change).copied().unwrap_or_default();
         #[expect(clippy::cast_possible_truncation, reason = "a factor near 1")]
         let shift = (amount * (2.0 * random.f64() - 1.0)) as f32;
         match change {
@@ -31,7 +38,7 @@ pub fn jittered(image: RgbImage, amount: f64, random: &mut fastrand::Rng) -> Rgb
     RgbImage::new(height, width, data).unwrap_or(image)
 }
 
-fn luma(pixel: &[f32; 3]) -> f32 {
+pub(crate) fn luma(pixel: &[f32; 3]) -> f32 {
     pixel.iter().zip(LUMA).map(|(value, weight)| value * weight).sum()
 }
 

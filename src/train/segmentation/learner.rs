@@ -15,7 +15,7 @@ use crate::{
     curve::{Chart, Line},
     data::loader::{Loader, order},
     fit::{Learner, Plan, Score, fit},
-    optim::{Adam, Group},
+    optim::{Adam, Clip, Group},
     segmentation::{
         card::TrainingCard,
         config::SegvitConfig,
@@ -107,7 +107,7 @@ pub fn train(
         accumulate: config.accumulate,
         validate_every: config.validate_every,
         ema: config.ema,
-        clip: (config.clip > 0.0).then_some(config.clip),
+        clip: (config.clip > 0.0).then_some(Clip::Whole(config.clip)),
         seed: config.seed,
         chart: &chart(),
         out: job.out,

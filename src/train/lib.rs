@@ -12,6 +12,10 @@
 //! segment.safetensors, backbone/model.safetensors ◄───────────────────────────────────┘
 //!
 //! cut-outs, photos ─► compose ─► datasets (VOC, COCO20k, SPair-71k, DAVIS 2017) ─► eval (backbone, heads, densevit::{discover, correspond})
+//!
+//! folders of photos ─► pretrain::data (crops) ─► vit, twice: student and teacher ─► heads ─► loss ─► fit
+//!                                                                                     │
+//! densevit import ◄── backbone.safetensors ◄──────────────────────────────────────────┘
 //! ```
 
 pub mod backbone;
@@ -49,6 +53,8 @@ pub mod datasets;
 mod marks;
 
 pub mod compose;
+
+pub mod pretrain;
 
 pub mod eval;
 pub mod install;

@@ -9,6 +9,8 @@ mod decoder;
 mod head;
 mod layouts;
 mod learning;
+mod pretrain;
+mod pretrain_heads;
 mod segmentation;
 mod support;
 mod tasks;

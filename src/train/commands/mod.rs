@@ -5,12 +5,13 @@ mod compose;
 mod eval;
 mod inspect;
 mod lift;
+mod pretrain;
 mod run;
 mod segvit;
 
 use clap::{Parser, Subcommand};
 
-/// Trains the heads that densevit serves.
+/// Trains the heads that densevit serves, and backbones.
 #[derive(Debug, Parser)]
 #[command(name = "train", version, arg_required_else_help = true)]
 pub struct Cli {
@@ -26,6 +27,8 @@ enum Command {
     Segvit(Box<segvit::SegvitArgs>),
     /// Compose a data set with exact truth: cut-outs over photos.
     Compose(Box<compose::ComposeArgs>),
+    /// Train a backbone from photos without labels, or go on with one: DINO, and SelfPatch on it.
+    Pretrain(Box<pretrain::PretrainArgs>),
     /// Measure heads and backbones.
     Eval(eval::EvalArgs),
     /// Time a step, or the extraction of features.
@@ -43,6 +46,7 @@ pub fn run() -> anyhow::Result<()> {
         Command::Lift(args) => lift::run(*args),
         Command::Segvit(args) => segvit::run(*args),
         Command::Compose(args) => compose::run(&args),
+        Command::Pretrain(args) => pretrain::run(*args),
         Command::Eval(args) => eval::run(args),
         Command::Bench(args) => bench::run(&args),
         Command::Inspect(args) => inspect::run(&args),

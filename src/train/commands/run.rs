@@ -2,7 +2,7 @@
 
 use std::{
     fs,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -72,10 +72,18 @@ impl RunArgs {
     /// # Errors
     /// When the file cannot be read.
     pub(super) fn settings<T: DeserializeOwned>(&self, preset: impl FnOnce() -> T) -> anyhow::Result<T> {
-        let Some(file) = &self.config else { return Ok(preset()) };
-        let text = fs::read_to_string(file).with_context(|| format!("reading {}", file.display()))?;
-        toml::from_str(&text).with_context(|| format!("reading {}", file.display()))
+        settings(self.config.as_deref(), preset)
     }
+}
+
+/// Settings of a file, or else of a preset.
+///
+/// # Errors
+/// When the file cannot be read.
+pub(super) fn settings<T: DeserializeOwned>(file: Option<&Path>, preset: impl FnOnce() -> T) -> anyhow::Result<T> {
+    let Some(file) = file else { return Ok(preset()) };
+    let text = fs::read_to_string(file).with_context(|| format!("reading {}", file.display()))?;
+    toml::from_str(&text).with_context(|| format!("reading {}", file.display()))
 }
 
 impl DeviceArg {

@@ -1,5 +1,7 @@
 //! `train bench`: seconds of a step, the share of the raw backbone's rate that filling the cache reaches, and seconds to find an object. The
-//! first two are for ratios, not for absolute numbers: `benches/train_step.py` compares steps with PyTorch's.
+//! first two are for ratios, not for absolute numbers: `benches/train_step.py` and `benches/pretrain_step.py` compare steps with PyTorch's.
+
+mod pretrain;
 
 use std::{path::PathBuf, time::Instant};
 
@@ -41,6 +43,8 @@ enum What {
     Features(FeaturesArgs),
     /// Finding one object in the features of photos, on one thread.
     Discover(DiscoverArgs),
+    /// A step of pre-training on random crops.
+    Pretrain(pretrain::PretrainArgs),
 }
 
 /// Flags of `train bench step`.
@@ -121,6 +125,7 @@ pub fn run(args: &BenchArgs) -> anyhow::Result<()> {
         What::Step(args) => step(args),
         What::Features(args) => features(args),
         What::Discover(args) => discover(args),
+        What::Pretrain(args) => pretrain::run(args),
     }
 }
 

@@ -42,7 +42,7 @@ fn expected(dir: &std::path::Path, tap: Tap, head: &std::path::Path) -> Tensor {
     tch::no_grad(|| module.forward(&pixels, &features, false).permute([0, 2, 3, 1]).squeeze_dim(0))
 }
 
-async fn start(models: &std::path::Path) -> (Server, Client) {
+pub async fn start(models: &std::path::Path) -> (Server, Client) {
     let settings = [("grpc.listen", "127.0.0.1:0"), ("admin.enabled", "false"), ("models.dir", models.to_str().unwrap())];
     let settings: Vec<(String, String)> = settings.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
     let server = Server::start(ServeConfig::load(None, &settings).unwrap()).await.unwrap();
@@ -50,7 +50,7 @@ async fn start(models: &std::path::Path) -> (Server, Client) {
     (server, client)
 }
 
-fn native() -> pb::Preprocess {
+pub fn native() -> pb::Preprocess {
     pb::Preprocess { resize: Some(pb::preprocess::Resize::Native(true)), ..Default::default() }
 }
 

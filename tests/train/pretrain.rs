@@ -9,6 +9,7 @@ use std::{
 };
 
 use densevit::{
+    grpc::pb::v1 as pb,
     import::{ImportOptions, import},
     manifest::{Facet, ModelEntry, PositionVariant, Tap},
     tensor::RgbImage,
@@ -31,7 +32,10 @@ use train::{
     vit::{FreshVit, Source, Vit, VitOptions},
 };
 
-use crate::support::{error, fixture, photos};
+use crate::{
+    circle,
+    support::{error, fixture, photos},
+};
 
 /// Single precision on both sides, in different orders.
 const FP32: f64 = 1e-4;
@@ -344,4 +348,37 @@ fn thirty_steps_lower_the_loss_and_leave_a_model_that_is_served() {
         assert!(difference <= FP32 && entry.manifest.architecture.registers == registers, "{difference}");
         assert_eq!(served(&entry, entry.manifest.backbone.default).size(), [1, 3, 5, 32]);
     }
+}
+
+/// Rows, columns and channels of the answer for an image of 48 x 80 pixels, or why there is none.
+async fn asked(models: &Path, cls_token: bool) -> Result<[u32; 3], String> {
+    let (server, client) = circle::start(models).await;
+    let raw = pb::RawImage { height: 48, width: 80, data: vec![90; 48 * 80 * 3].into() };
+    let request = pb::ExtractRequest {
+        image: Some(pb::Image { source: Some(pb::image::Source::Raw(raw)) }),
+        features: Some(pb::FeatureOptions { cls_token, ..Default::default() }),
+        preprocess: Some(circle::native()),
+        ..Default::default()
+    };
+    let answer = client.extract_whole(request).await;
+    server.run(async {}).await;
+    answer.map(|answer| [answer.header.rows, answer.header.cols, answer.header.channels]).map_err(|error| format!("{error:?}"))
+}
+
+#[test]
+fn one_command_makes_a_model_of_photos_that_answers_and_says_that_it_has_no_cls_token() {
+    let bench = Bench::new();
+    let models = bench.folder.path().join("models");
+    let config = PretrainConfig { steps: Some(2), registers: 1, ..quick() };
+    let mut command =
+        process(&bench, &config, &bench.folder.path().join("run"), &["--install", "--name", "mine", "--license", "test"]);
+    // Paths of the runtime's library are relative to the project.
+    command.arg("--models").arg(&models).current_dir(format!("{}/../..", env!("CARGO_MANIFEST_DIR")));
+    let output = command.stdout(Stdio::piped()).output().unwrap();
+    let (stdout, stderr) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success() && stdout.contains("mine/1; served, it gives what it gave here"), "{stdout}{stderr}");
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    assert_eq!(runtime.block_on(asked(&models, false)), Ok([6, 10, 32]));
+    let refused = runtime.block_on(asked(&models, true)).unwrap_err();
+    assert!(refused.contains("features.cls_token") && refused.contains("mine has no CLS token"), "{refused}");
 }

@@ -191,7 +191,7 @@ impl PretrainLearner {
         let by_crop = |of: &Tensor| of.view([-1, n_photos, of.size()[1]]);
         let student: Vec<&Tensor> = student.iter().map(|likeness| &likeness.image).collect();
         let student = log_probabilities(&by_crop(&Tensor::cat(&student, 0)), self.config.student_temperature);
-        let global = teacher.first().map(|likeness| by_crop(&likeness.image)).unwrap_or_else(Tensor::new);
+        let global = teacher.first().map(|likeness| by_crop(&likeness.image)).unwrap_or_default();
         let global = self.image_centre.probabilities(&global, self.temperature);
         self.details = details(&global, &self.image_centre);
         self.image_centre.update(&teacher.iter().map(|likeness| &likeness.image).collect::<Vec<_>>());

@@ -48,7 +48,6 @@ impl Centre {
     }
 
     /// The centre, `[K]`.
-    #[must_use]
     pub fn value(&self) -> &Tensor {
         &self.value
     }

@@ -53,6 +53,7 @@ impl DenseVision for Canned {
     type ExtractStreamStream = Answers<pb::ExtractStreamResponse>;
     type SegmentChunkedStream = Answers<pb::SegmentChunk>;
     type SegmentStreamStream = Answers<pb::SegmentStreamResponse>;
+    type PropagateStream = Answers<pb::PropagateResponse>;
 
     async fn extract(&self, request: Request<pb::ExtractRequest>) -> Result<Response<pb::ExtractResponse>, Status> {
         let message = pb::ExtractResponse { header: Some(pb::FeatureHeader::default()), data: Bytes::new() };
@@ -96,6 +97,21 @@ impl DenseVision for Canned {
         &self,
         _request: Request<Streaming<pb::SegmentStreamRequest>>,
     ) -> Result<Response<Answers<pb::SegmentStreamResponse>>, Status> {
+        unimplemented()
+    }
+
+    async fn discover(&self, _request: Request<pb::DiscoverRequest>) -> Result<Response<pb::DiscoverResponse>, Status> {
+        unimplemented()
+    }
+
+    async fn r#match(&self, _request: Request<pb::MatchRequest>) -> Result<Response<pb::MatchResponse>, Status> {
+        unimplemented()
+    }
+
+    async fn propagate(
+        &self,
+        _request: Request<Streaming<pb::PropagateRequest>>,
+    ) -> Result<Response<Answers<pb::PropagateResponse>>, Status> {
         unimplemented()
     }
 

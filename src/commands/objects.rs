@@ -21,6 +21,9 @@ pub enum MethodArg {
     Lost,
 }
 
+/// Texts and their colours, as a legend takes them.
+pub(super) type Entries = Vec<(String, [u8; 3])>;
+
 /// Flags of `densevit view --discover`.
 #[derive(Debug, Args)]
 pub struct ObjectArgs {
@@ -69,7 +72,7 @@ impl ObjectArgs {
 ///
 /// # Errors
 /// When the answer is not one of this photo.
-pub(super) fn draw_objects(found: &pb::DiscoverResponse, photo: &RgbImage) -> anyhow::Result<(RgbImage, Vec<(String, [u8; 3])>)> {
+pub(super) fn draw_objects(found: &pb::DiscoverResponse, photo: &RgbImage) -> anyhow::Result<(RgbImage, Entries)> {
     let colors = hues(found.objects.len());
     let mut drawing = Drawing::new(&tinted(found, photo, &colors)?);
     for (object, color) in found.objects.iter().zip(&colors) {

@@ -219,7 +219,10 @@ async fn a_beginning_that_cannot_be_ends_the_call_by_the_name_of_its_field() {
         (options(pb::PropagateOptions { temperature: Some(0.0), ..none() }), "start.options.temperature", "[0.001, 10]"),
         (options(pb::PropagateOptions { temperature: Some(f32::NAN), ..none() }), "start.options.temperature", "NaN"),
         (
-            pb::PropagateStart { preprocess: Some(large), ..options(pb::PropagateOptions { radius: Some(128), ..none() }) },
+            pb::PropagateStart {
+                preprocess: Some(large),
+                ..options(pb::PropagateOptions { radius: Some(128), context_frames: Some(8), ..none() })
+            },
             "start.options",
             "134217728",
         ),

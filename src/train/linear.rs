@@ -25,7 +25,6 @@ impl Standard {
     }
 
     /// Vectors `[N, D]` with a mean of 0 and a deviation of 1, as far as they are like those that it is of.
-    #[must_use]
     pub fn apply(&self, vectors: &Tensor) -> Tensor {
         (vectors - &self.mean) / &self.deviation
     }
@@ -36,7 +35,6 @@ impl Standard {
 /// # Shapes
 /// - `vectors`: `[N, D]` f32, of deviation 1 or so
 /// - `classes`: `[N]` i64 from 0
-#[must_use]
 pub fn learn(vectors: &Tensor, classes: &Tensor, n_steps: u64, seed: u64) -> impl Fn(&Tensor) -> Tensor + use<> {
     tch::manual_seed(i64::try_from(seed).unwrap_or_default());
     let n_classes = classes.max().int64_value(&[]) + 1;

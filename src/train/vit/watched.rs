@@ -48,7 +48,6 @@ impl Vit {
 
 impl Watched {
     /// Of all tokens of something, `[B, T + h * w, ...]`, those of the patches.
-    #[must_use]
     pub fn patches(&self, tokens: &Tensor) -> Tensor {
         tokens.narrow(1, self.n_prefix, self.grid[0] * self.grid[1])
     }

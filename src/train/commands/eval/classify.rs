@@ -49,7 +49,7 @@ pub(super) fn run(args: &ClassifyArgs) -> anyhow::Result<()> {
     let vector = args.vector;
     let patch = backbone.patch();
     let size = args.size.unwrap_or(224 / patch * patch);
-    ensure!(size > 0 && size % patch == 0, "--size {size} px is no multiple of the patch, {patch}");
+    ensure!(size > 0 && size.is_multiple_of(patch), "--size {size} px is no multiple of the patch, {patch}");
     println!(
         "{} of {}, {vector:?}, {size} px; {} classes, {} images to learn from, {} to tell",
         backbone.tap(),

@@ -104,7 +104,7 @@ pub fn run(args: &TokensArgs) -> anyhow::Result<()> {
     let patch = manifest.architecture.patch;
     let size = args.size.unwrap_or(448 / patch * patch);
     ensure!(
-        size >= 2 * patch && size % patch == 0,
+        size >= 2 * patch && size.is_multiple_of(patch),
         "--size {size} px is no multiple of the patch, {patch}, with at least two of them"
     );
     ensure!(

@@ -170,21 +170,22 @@ class Infer(unittest.TestCase):
         encoded = png(picture(96, 96))
         clients = [server().client() for _ in range(3)]
         answers, before = Answers(), self.client.get_inference_statistics("tiny").model_stats[0]
-        # While the one executor is busy with another size, six images of one size gather.
-        self.client.async_infer("tiny", files(png(picture(64, 64))), answers, parameters=SLOW)
-        time.sleep(0.1)
+        # While the one executor is busy with other sizes, one after the other, six images of one size gather.
+        for width in (1024, 1008):
+            self.client.async_infer("tiny", files(png(picture(64, 64))), answers, parameters=SLOW | {"width": width})
+        time.sleep(0.05)
         for client in clients:
             client.async_infer("tiny", files(encoded), answers, parameters=PLAIN)
         own = pb.ExtractRequest(image=pb.Image(encoded=encoded))
         own.preprocess.native, own.features.lift_passes = True, 0
         stub = server().dense_vision()
         own_answers = [stub.Extract.future(own) for _ in range(3)]
-        self.assertEqual([answers.next()[1] for _ in range(4)], [None] * 4)
+        self.assertEqual([answers.next()[1] for _ in range(5)], [None] * 5)
         sizes = {answer.result().header.timing.batch_size for answer in own_answers}
         [client.close() for client in clients]
         after = self.client.get_inference_statistics("tiny").model_stats[0]
-        self.assertEqual(after.inference_count - before.inference_count, 7)
-        self.assertLess(after.execution_count - before.execution_count, 7)
+        self.assertEqual(after.inference_count - before.inference_count, 8)
+        self.assertLess(after.execution_count - before.execution_count, 8)
         self.assertGreater(max(sizes), 3, "more than the three of one door")
 
 

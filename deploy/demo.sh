@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Serves the default model on a free port, extracts a photo, segments a street and finds the object of the photo through gRPC, leaves
-# demo/out.png, demo/masks.png, demo/objects.png and demo/features.npy.
+# Serves the default model on a free port, extracts a photo and segments a street through gRPC, leaves demo/out.png, demo/masks.png and
+# demo/features.npy.
 # Called by `make demo`.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -44,9 +44,7 @@ echo "demo: asking $address for the features of $photo"
 "$bin" view "$photo" -o demo/out.png --server "$address" || fail "drawing failed"
 echo "demo: asking for the masks of $street"
 "$bin" view "$street" --masks -o demo/masks.png --server "$address" || fail "segmenting failed"
-echo "demo: looking for the object of $photo"
-"$bin" view "$photo" --discover -o demo/objects.png --server "$address" || fail "searching failed"
 
 echo "demo: stopping the server"
 stop
-echo "demo: done - look at demo/out.png (photo, features of the grid, upsampled bilinearly, upsampled by LiFT), demo/masks.png (street, masks) and demo/objects.png (photo, its object); the features are in demo/features.npy"
+echo "demo: done - look at demo/out.png (photo, features of the grid, upsampled bilinearly, upsampled by LiFT) and demo/masks.png (street, masks); the features are in demo/features.npy"

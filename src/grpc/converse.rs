@@ -6,15 +6,15 @@ use futures_util::stream;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::task::AbortOnDropHandle;
-use tonic::{Request, Response, Status, Streaming};
+use tonic::{Request, Response, Streaming};
 use tracing::{Instrument as _, Span};
 
 use crate::{
     engine::{Clock, Engine},
     grpc::{
         sent::Held,
-        stream::{self as bidirectional, Exchange, OnFailure},
-        tail::{Answers, Tailed, behind_each},
+        stream::{self as bidirectional, Exchange, OnFailure, Outbound},
+        tail::{Answers, behind_each},
     },
 };
 
@@ -25,9 +25,6 @@ const OUTBOUND_MESSAGES: usize = 2;
 pub(super) fn clock<T>(request: &Request<T>) -> Clock {
     request.extensions().get::<Clock>().copied().unwrap_or_else(Clock::unlimited)
 }
-
-/// Outgoing half of a call: messages, and what they keep until they are sent.
-pub(super) type Outbound<T> = mpsc::Sender<(Result<Tailed<T>, Status>, Held)>;
 
 /// Starts a bidirectional call of independent requests.
 pub(super) fn converse<X: Exchange>(

@@ -17,12 +17,12 @@ use tracing::{Instrument as _, debug_span};
 use crate::{
     engine::{Clock, Engine, FirstFrame, FrameMap, InferError, MapInfo, Propagation, Segmented},
     grpc::{
-        converse::Outbound,
         observe::observe,
         pb::v1::{self as pb, propagate_request::Part},
         propagate_message::{self, failure, masks},
         sent::Held,
         status::status,
+        stream::Outbound,
     },
 };
 

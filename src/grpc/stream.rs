@@ -13,12 +13,12 @@ use futures_util::{
 };
 use tokio::sync::mpsc;
 use tokio_util::task::AbortOnDropHandle;
-use tonic::Streaming;
+use tonic::{Status, Streaming};
 use tracing::{Instrument as _, debug_span};
 
 use crate::{
     engine::{Admitted, Clock, Engine, InferError},
-    grpc::{converse::Outbound, sent::Held, status::status, tail::Tailed},
+    grpc::{sent::Held, status::status, tail::Tailed},
 };
 
 /// Longest id of a request, in bytes.
@@ -65,6 +65,9 @@ pub(super) trait Exchange: 'static {
     /// The message of a failure.
     fn failure(id: String, error: &InferError) -> Self::Outbound;
 }
+
+/// Outgoing half of a call: messages, and what they keep until they are sent.
+pub(super) type Outbound<T> = mpsc::Sender<(Result<Tailed<T>, Status>, Held)>;
 
 /// An answer with the id of its request.
 type Answer<T> = (String, Result<T, InferError>);

@@ -14,7 +14,7 @@ use anyhow::{Context as _, anyhow};
 use densevit::manifest::sha256_file;
 use serde::Serialize;
 
-use crate::compose::stock::Split;
+use crate::compose::split::Split;
 
 /// Alpha above which a pixel belongs to the object.
 pub const SOLID: f32 = 0.5;

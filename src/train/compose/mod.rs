@@ -14,6 +14,8 @@
 //! Cut-outs rather than renderings: nothing else gives real texture and exact masks without labels. They look pasted, which is the price: their
 //! borders are sharper than real ones, and numbers on them stand for themselves.
 
+pub mod split;
+
 pub mod cut_out;
 
 pub mod ground;

@@ -20,7 +20,8 @@ use crate::{
         pose::{Pose, Shape},
         scene::{Layer, Scene, is_seen, render},
         sheet::beside,
-        stock::{Share, Split, Stock, between},
+        split::Split,
+        stock::{Share, Stock, between},
     },
     datasets::{
         Corners, create_folder,

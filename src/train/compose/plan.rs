@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 
-use crate::compose::stock::Split;
+use crate::compose::split::Split;
 
 /// Where, how much, how large.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]

@@ -8,18 +8,13 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, anyhow, ensure};
-use densevit::{
-    manifest::{Interpolation, ResizePolicy},
-    preprocess::{Recipe, Rect, prepare},
-    tensor::RgbImage,
-};
+use anyhow::{Context as _, ensure};
 use serde::Serialize;
 use tch::{Kind, Tensor};
 
 use crate::{
     backbone::Backbone,
-    data::photos,
+    data::{photos, square::middle},
     linear::{Standard, learn},
 };
 
@@ -110,7 +105,7 @@ impl ImageFolder {
 pub fn describe(backbone: &mut Backbone, folder: &ImageFolder, size: u32, vector: Vector) -> anyhow::Result<Described> {
     let mut vectors = Vec::with_capacity(folder.images.len());
     for (path, _) in &folder.images {
-        let image = middle(path, size, backbone.patch())?;
+        let image = middle(path, MIDDLE, size, backbone.patch())?;
         let (map, cls) = backbone.described(&image, vector == Vector::Cls)?;
         let vector = match cls {
             Some(cls) => Tensor::from_slice(&cls),
@@ -146,22 +141,6 @@ fn vote(train: &Described, asked: &Tensor, k: i64) -> Tensor {
     let classes = train.classes.index_select(0, &idx.view([-1])).view_as(&idx);
     let votes = Tensor::zeros([asked.size()[0], n_classes], (Kind::Float, asked.device()));
     votes.scatter_add(1, &classes, &(nearest / TEMPERATURE).exp()).argmax(1, false)
-}
-
-/// The middle of an image as a square.
-fn middle(path: &Path, size: u32, patch: u32) -> anyhow::Result<RgbImage> {
-    let photo = photos::open(path).map_err(|problem| anyhow!("{}: it {problem}", path.display()))?;
-    let side = f64::from(photo.height().min(photo.width())) * MIDDLE;
-    let [x, y] = [photo.width(), photo.height()].map(|of| (f64::from(of) - side) / 2.0);
-    let recipe = Recipe {
-        resize: ResizePolicy::Exact { height: size, width: size },
-        interpolation: Interpolation::Bicubic,
-        crop: Some(Rect { x, y, width: side, height: side }),
-        patch,
-        fill: [0; 3],
-        max_input_pixels: u64::from(size) * u64::from(size),
-    };
-    Ok(prepare(photo, &recipe)?.image)
 }
 
 #[cfg(test)]

@@ -2,16 +2,11 @@
 
 use std::path::Path;
 
-use anyhow::anyhow;
-use densevit::{
-    manifest::{Interpolation, ResizePolicy},
-    preprocess::{Recipe, Rect, prepare},
-    tensor::RgbImage,
-};
+use densevit::tensor::RgbImage;
 use tch::{Device, Kind, Tensor};
 
 use crate::{
-    data::{normalisation::Normalisation, photos},
+    data::{normalisation::Normalisation, square::middle},
     tokens::probes::Asked,
     vit::{Vit, Watched},
 };
@@ -60,7 +55,7 @@ pub struct Seen {
 /// # Errors
 /// When it cannot be read.
 pub fn see(vit: &mut Vit, path: &Path, look: Look) -> anyhow::Result<Seen> {
-    let image = square(path, look.size, vit.arch().patch)?;
+    let image = middle(path, 1.0, look.size, vit.arch().patch)?;
     let pixels = look.normalisation.of(&image).to_device(look.device);
     let patch = i64::from(vit.arch().patch);
     tch::no_grad(|| {
@@ -93,22 +88,6 @@ pub fn asked(seen: &[Seen], is_outlier: impl Fn(&Seen) -> Tensor) -> Asked {
         pixels: join(&|seen| seen.pixels.shallow_clone()),
         is_outlier: join(&is_outlier),
     }
-}
-
-/// The middle of a photo as a square.
-fn square(path: &Path, size: u32, patch: u32) -> anyhow::Result<RgbImage> {
-    let photo = photos::open(path).map_err(|problem| anyhow!("{}: it {problem}", path.display()))?;
-    let side = f64::from(photo.height().min(photo.width()));
-    let [x, y] = [photo.width(), photo.height()].map(|of| (f64::from(of) - side) / 2.0);
-    let recipe = Recipe {
-        resize: ResizePolicy::Exact { height: size, width: size },
-        interpolation: Interpolation::Bicubic,
-        crop: Some(Rect { x, y, width: side, height: side }),
-        patch,
-        fill: [0; 3],
-        max_input_pixels: u64::from(size) * u64::from(size),
-    };
-    Ok(prepare(photo, &recipe)?.image)
 }
 
 /// Mean cosine of each cell to those beside, above and below it, `[h, w]`, of a map `[h, w, D]`.

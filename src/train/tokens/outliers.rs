@@ -8,6 +8,8 @@
 //! Rejected: Otsu's threshold, which divides anything in two; the dip test, which asks whether there are two modes anywhere, and finds those of a
 //! backbone whose border cells differ a little from the rest.
 
+use serde::Serialize;
+
 use crate::tokens::histogram::{Histogram, PER_OCTAVE};
 
 /// Octaves that the second mode lies above the main one, at least.
@@ -20,7 +22,7 @@ const DEVIATIONS: f32 = 6.0;
 const NORMAL: f32 = 1.4826;
 
 /// A second group of norms.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Outliers {
     /// Norm from which on a token belongs to it.
     pub above: f32,
@@ -31,7 +33,7 @@ pub struct Outliers {
 }
 
 /// The middle and the spread of some norms.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Spread {
     /// Median.
     pub median: f32,

@@ -73,17 +73,9 @@ struct Report {
 /// Norms after one block.
 #[derive(Debug, Serialize)]
 struct Row {
-    median: f32,
-    deviation: f32,
-    max: f32,
-    outliers: Option<Found>,
-}
-
-#[derive(Debug, Serialize)]
-struct Found {
-    above: f32,
-    share: f64,
-    ratio: f64,
+    #[serde(flatten)]
+    spread: Spread,
+    outliers: Option<Outliers>,
 }
 
 /// Tokens of one kind.
@@ -151,26 +143,20 @@ fn norms(seen: &[Seen], block: usize) -> anyhow::Result<Vec<f32>> {
 
 fn diagnose(manifest: &Manifest, size: u32, seen: &[Seen]) -> anyhow::Result<Report> {
     let n_blocks = manifest.architecture.depth as usize;
-    let mut found: Vec<Option<Outliers>> = Vec::with_capacity(n_blocks);
-    let mut blocks = Vec::with_capacity(n_blocks);
-    for block in 0..n_blocks {
+    let row = |block| {
         let norms = norms(seen, block)?;
-        let spread = Spread::of(&norms).context("there are no norms")?;
-        let of_block = outliers::find(&norms);
-        found.push(of_block);
-        let outliers = of_block.map(|of| Found { above: of.above, share: of.share, ratio: of.ratio });
-        blocks.push(Row { median: spread.median, deviation: spread.deviation, max: spread.max, outliers });
-    }
-    let block = found.iter().rposition(Option::is_some).unwrap_or(n_blocks - 1);
-    let above = found[block].map_or(f32::INFINITY, |of| of.above);
+        Ok(Row { spread: Spread::of(&norms).context("there are no norms")?, outliers: outliers::find(&norms) })
+    };
+    let blocks = (0..n_blocks).map(row).collect::<anyhow::Result<Vec<Row>>>()?;
+    let block = blocks.iter().rposition(|row| row.outliers.is_some()).unwrap_or(n_blocks - 1);
+    let found = blocks[block].outliers;
+    let above = found.map_or(f32::INFINITY, |of| of.above);
     let of_block = i64::try_from(block)?;
     let is_outlier = |seen: &Seen| seen.norms.get(of_block).ge(f64::from(above));
     // A photo in five is kept for measuring.
     let (test, train) = seen.split_at(seen.len() / 5);
-    let [ordinary, outliers] = {
-        let [train, test] = [train, test].map(|part| survey::asked(part, is_outlier));
-        probes::measure(&train, &test, seen[0].grid[1], 0)
-    };
+    let [train, test] = [train, test].map(|part| survey::asked(part, is_outlier));
+    let [ordinary, outliers] = probes::measure(&train, &test, seen[0].grid[1], 0);
     let likeness = |of: &dyn Fn(&Seen) -> Tensor| {
         let picked: Vec<Tensor> = seen.iter().map(|seen| seen.likeness.masked_select(&of(seen))).collect();
         Tensor::cat(&picked, 0).mean(Kind::Double).double_value(&[])
@@ -183,19 +169,19 @@ fn diagnose(manifest: &Manifest, size: u32, seen: &[Seen]) -> anyhow::Result<Rep
         blocks,
         block,
         ordinary: group(ordinary, &|seen| is_outlier(seen).logical_not()),
-        outliers: found[block].map(|_| group(outliers, &is_outlier)),
+        outliers: found.map(|_| group(outliers, &is_outlier)),
     })
 }
 
 fn print(report: &Report) {
     println!("norms of the patches after each block:");
     for (block, row) in report.blocks.iter().enumerate() {
-        let outliers = row.outliers.as_ref().map_or("none".to_owned(), |of| {
+        let outliers = row.outliers.map_or("none".to_owned(), |of| {
             format!("{:.2} % of the tokens above {:.1}, {:.1} times as long as the others", 100.0 * of.share, of.above, of.ratio)
         });
         println!(
             "  block {block:>2}: median {:>8.2}  deviation {:>7.2}  largest {:>8.2}  outliers: {outliers}",
-            row.median, row.deviation, row.max
+            row.spread.median, row.spread.deviation, row.spread.max
         );
     }
     match (&report.outliers, report.block + 1 == report.blocks.len()) {

@@ -5,7 +5,7 @@
 
 use std::io::Cursor;
 
-use png::{BitDepth, ColorType, Decoder, Limits, Transformations};
+use png::{BitDepth, ColorType, Decoder, Limits, OutputInfo, Transformations};
 
 use crate::masks::{LabelMap, Labels, MaskError, Palette, column_runs::as_u32, palette::VOID_COLOR};
 
@@ -32,7 +32,7 @@ impl LabelFile {
         let mut decoder = Decoder::new_with_limits(Cursor::new(file), Limits { bytes: max_bytes });
         decoder.set_transformations(Transformations::IDENTITY);
         let mut reader = decoder.read_info().map_err(MaskError::Unreadable)?;
-        let (color, depth) = reader.output_color_type();
+        let (color, _depth) = reader.output_color_type();
         if !matches!(color, ColorType::Grayscale | ColorType::Indexed) {
             return Err(MaskError::Colours);
         }
@@ -44,9 +44,15 @@ impl LabelFile {
         let palette = reader.info().palette.as_deref().unwrap_or_default().as_chunks().0.to_vec();
         let mut bytes = vec![0; reader.output_buffer_size().unwrap_or_default()];
         let info = reader.next_frame(&mut bytes).map_err(MaskError::Unreadable)?;
-        let lines = bytes.chunks_exact(info.line_size.max(1)).take(rows);
-        Ok(Self { values: lines.flat_map(|line| unpacked(line, depth).take(cols)).collect(), palette })
+        Ok(Self { values: stored_values(&bytes, &info), palette })
     }
+}
+
+/// Values of a decoded frame of one value a pixel, as they are stored, row by row.
+#[must_use]
+pub fn stored_values(bytes: &[u8], info: &OutputInfo) -> Vec<u16> {
+    let lines = bytes.chunks_exact(info.line_size.max(1)).take(info.height as usize);
+    lines.flat_map(|line| unpacked(line, info.bit_depth).take(info.width as usize)).collect()
 }
 
 /// Values of a line; shallow ones are packed from the left.

@@ -76,7 +76,7 @@ pub use class_set::{ClassSet, MAX_CLASSES};
 pub use error::MaskError;
 pub use exclusive::{mask_of_class, masks_of_labels};
 pub use label_map::{LabelMap, Labels, VOID_U8, VOID_U16};
-pub use label_png::{LabelFile, label_png};
+pub use label_png::{LabelFile, label_png, stored_values};
 pub use limits::MaskLimits;
 pub use mean::mean_scores;
 pub use mosaic::Mosaic;

@@ -9,7 +9,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use png::{BitDepth, ColorType, Decoder, Limits, Transformations};
+use png::{ColorType, Decoder, Limits, Transformations};
 
 use crate::{
     data::photos,
@@ -19,7 +19,7 @@ use crate::{
         layout::Sample,
     },
 };
-use densevit::tensor::RgbImage;
+use densevit::{masks::stored_values, tensor::RgbImage};
 
 /// Most bytes of a decoded map.
 const MAX_BYTES: usize = 1 << 29;
@@ -89,38 +89,21 @@ pub(crate) fn values(path: &Path) -> Result<(u32, u32, Vec<u16>), DataError> {
     let mut decoder = Decoder::new_with_limits(BufReader::new(file), Limits { bytes: MAX_BYTES });
     decoder.set_transformations(Transformations::IDENTITY);
     let mut reader = decoder.read_info().map_err(|error| bad(format!("is no PNG file: {error}")))?;
-    let (color, depth) = reader.output_color_type();
+    let (color, _depth) = reader.output_color_type();
     if !matches!(color, ColorType::Grayscale | ColorType::Indexed) {
         return Err(bad(format!("holds colours ({color:?}), not one value a pixel")));
     }
     let n_bytes = reader.output_buffer_size().ok_or_else(|| bad("is too large".into()))?;
     let mut bytes = vec![0; n_bytes];
     let info = reader.next_frame(&mut bytes).map_err(|error| bad(format!("is damaged: {error}")))?;
-    let width = info.width as usize;
-    let rows = bytes.chunks_exact(info.line_size.max(1)).take(info.height as usize);
-    let values = rows.flat_map(|row| unpacked(row, depth).take(width)).collect();
-    Ok((info.height, info.width, values))
-}
-
-/// Values of a row; shallow ones are packed from the left.
-fn unpacked(row: &[u8], depth: BitDepth) -> Box<dyn Iterator<Item = u16> + '_> {
-    let n_bits = match depth {
-        BitDepth::Sixteen => return Box::new(row.chunks_exact(2).map(|pair| u16::from_be_bytes([pair[0], pair[1]]))),
-        BitDepth::Eight => return Box::new(row.iter().map(|byte| u16::from(*byte))),
-        BitDepth::One => 1,
-        BitDepth::Two => 2,
-        BitDepth::Four => 4,
-    };
-    let parts = move |byte: &u8| {
-        let byte = u16::from(*byte);
-        (0..8 / n_bits).rev().map(move |place| (byte >> (place * n_bits)) & ((1 << n_bits) - 1))
-    };
-    Box::new(row.iter().flat_map(parts))
+    Ok((info.height, info.width, stored_values(&bytes, &info)))
 }
 
 #[cfg(test)]
 mod tests {
     #![expect(clippy::unwrap_used, reason = "tests")]
+
+    use png::BitDepth;
 
     use super::*;
 

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Serves the default model on a free port, extracts a photo and segments a street through gRPC, leaves demo/out.png, demo/masks.png and
-# demo/features.npy.
+# Serves the default model on a free port, extracts a photo, finds its object and segments a street through gRPC, leaves demo/out.png,
+# demo/object.png, demo/masks.png and demo/features.npy.
 # Called by `make demo`.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -42,9 +42,11 @@ rm -f demo/server.out
 echo "demo: asking $address for the features of $photo"
 "$bin" extract "$photo" -o demo/features.npy --force --server "$address" || fail "extraction failed"
 "$bin" view "$photo" -o demo/out.png --server "$address" || fail "drawing failed"
+echo "demo: asking for the object of $photo"
+"$bin" view "$photo" --discover -o demo/object.png --server "$address" || fail "finding the object failed"
 echo "demo: asking for the masks of $street"
 "$bin" view "$street" --masks -o demo/masks.png --server "$address" || fail "segmenting failed"
 
 echo "demo: stopping the server"
 stop
-echo "demo: done - look at demo/out.png (photo, features of the grid, upsampled bilinearly, upsampled by LiFT) and demo/masks.png (street, masks); the features are in demo/features.npy"
+echo "demo: done - look at demo/out.png (photo, features of the grid, upsampled bilinearly, upsampled by LiFT), demo/object.png (photo, what stands out in it) and demo/masks.png (street, masks); the features are in demo/features.npy"

@@ -36,6 +36,9 @@ pub struct ObjectArgs {
     /// Cosine above which two cells are similar (token-cut) [default: 0.2].
     #[arg(long, requires = "discover", allow_hyphen_values = true)]
     tau: Option<f32>,
+    /// Corners that an object may hold, 0 to 4: of a cut, the other side of one that holds more is taken (token-cut) [default: 2].
+    #[arg(long, value_name = "N", requires = "discover")]
+    max_corners: Option<u32>,
     /// Added to the products of all cells (lost) [default: 0].
     #[arg(long, value_name = "BIAS", requires = "discover", allow_hyphen_values = true)]
     gram_bias: Option<f32>,
@@ -52,7 +55,7 @@ impl ObjectArgs {
         let method = if is_lost {
             discover_request::Method::Lost(pb::Lost { gram_bias: self.gram_bias.unwrap_or_default() })
         } else {
-            discover_request::Method::TokenCut(pb::TokenCut { tau: self.tau })
+            discover_request::Method::TokenCut(pb::TokenCut { tau: self.tau, max_corners: self.max_corners })
         };
         let pb::FeatureOptions { facet, layer, .. } = features.features();
         pb::DiscoverRequest {

@@ -5,6 +5,8 @@
 use super::*;
 
 const GRID: [usize; 2] = [8, 10];
+/// As in the paper.
+const TOKEN_CUT: Method = Method::TokenCut { tau: DEFAULT_TAU, max_corners: CORNERS };
 
 /// Two directions: an object of 3 x 4 cells at row 2, column 5, on a ground. `slope` makes the cells of each differ a little.
 fn map(slope: f32) -> Vec<f32> {
@@ -20,7 +22,7 @@ const OBJECT: Bounds = Bounds { rows: [2, 5], cols: [5, 9] };
 
 #[test]
 fn both_methods_find_an_object_on_a_ground() {
-    for method in [Method::Lost { gram_bias: 0.0 }, Method::TokenCut { tau: DEFAULT_TAU }] {
+    for method in [Method::Lost { gram_bias: 0.0 }, TOKEN_CUT] {
         let found = discover(&map(0.01), GRID, method, 1).unwrap();
         assert_eq!(found.len(), 1);
         assert_eq!(found[0].bounds, OBJECT, "{method:?}");
@@ -32,7 +34,7 @@ fn both_methods_find_an_object_on_a_ground() {
 #[test]
 fn what_all_cells_share_hides_an_object_until_it_is_subtracted() {
     let shared = map(0.01).chunks(3).flat_map(|cell| [cell[0] + 50.0, cell[1] - 30.0, cell[2]]).collect::<Vec<f32>>();
-    for method in [Method::Lost { gram_bias: 0.0 }, Method::TokenCut { tau: DEFAULT_TAU }] {
+    for method in [Method::Lost { gram_bias: 0.0 }, TOKEN_CUT] {
         assert_ne!(discover(&shared, GRID, method, 1).unwrap()[0].bounds, OBJECT, "{method:?}");
         assert_eq!(discover(&centred(&shared, 3), GRID, method, 1).unwrap()[0].bounds, OBJECT, "{method:?}");
     }
@@ -50,14 +52,37 @@ fn of_cells_of_equal_degree_the_first_is_the_seed_of_lost() {
 fn the_cut_of_two_blocks_is_their_border() {
     // The eigenvector of two groups with no similar cells between them is constant on each.
     let half: Vec<f32> = (0..6).flat_map(|cell| if cell < 2 { [1.0, 0.0] } else { [0.0, 1.0] }).collect();
-    let found = discover(&half, [1, 6], Method::TokenCut { tau: 0.2 }, 1).unwrap();
+    let found = discover(&half, [1, 6], TOKEN_CUT, 1).unwrap();
     assert_eq!(found[0].cells, [true, true, false, false, false, false], "the smaller side has the larger values");
 }
 
 #[test]
+fn a_side_that_holds_the_corners_is_the_ground() {
+    // A ground of 32 cells around an object of 48: the smaller side has the larger values, and is taken for the object.
+    let is_object = |row: usize, col: usize| (1..7).contains(&row) && (1..9).contains(&col);
+    let cell = |row: usize, col: usize| if is_object(row, col) { [1.0, 0.0] } else { [0.0f32, 1.0] };
+    let map: Vec<f32> = (0..GRID[0]).flat_map(|row| (0..GRID[1]).flat_map(move |col| cell(row, col))).collect();
+    let with = |max_corners| discover(&map, GRID, Method::TokenCut { tau: DEFAULT_TAU, max_corners }, 1).unwrap().remove(0);
+    assert_eq!(with(CORNERS).bounds, Bounds { rows: [0, 8], cols: [0, 10] });
+    for max_corners in [0, 2, 3] {
+        let object = with(max_corners);
+        assert_eq!(object.bounds, Bounds { rows: [1, 7], cols: [1, 9] }, "{max_corners}");
+        assert!(is_object(object.seed[0], object.seed[1]) && object.score > 0.9, "{object:?}");
+    }
+    // An object in a corner holds one.
+    let found = discover(&map_in_corner(), GRID, Method::TokenCut { tau: DEFAULT_TAU, max_corners: 1 }, 1).unwrap();
+    assert_eq!(found[0].bounds, Bounds { rows: [0, 3], cols: [0, 4] });
+}
+
+/// An object of 3 x 4 cells in a corner.
+fn map_in_corner() -> Vec<f32> {
+    let cell = |row: usize, col: usize| if row < 3 && col < 4 { [1.0, 0.0] } else { [0.0f32, 1.0] };
+    (0..GRID[0]).flat_map(|row| (0..GRID[1]).flat_map(move |col| cell(row, col))).collect()
+}
+
+#[test]
 fn a_second_object_is_looked_for_outside_the_first() {
-    let method = Method::TokenCut { tau: DEFAULT_TAU };
-    let found = discover(&map(0.01), GRID, method, 3).unwrap();
+    let found = discover(&map(0.01), GRID, TOKEN_CUT, 3).unwrap();
     assert!(found.len() >= 2);
     let both = found[0].cells.iter().zip(&found[1].cells).filter(|(first, second)| **first && **second).count();
     assert_eq!(both, 0);
@@ -65,7 +90,7 @@ fn a_second_object_is_looked_for_outside_the_first() {
 
 #[test]
 fn features_without_direction_and_single_cells_are_no_fault() {
-    for method in [Method::Lost { gram_bias: 0.0 }, Method::TokenCut { tau: DEFAULT_TAU }] {
+    for method in [Method::Lost { gram_bias: 0.0 }, TOKEN_CUT] {
         let found = discover(&[0.0; 12], [2, 3], method, 2).unwrap();
         assert!(found.iter().all(|object| object.score.is_finite()));
         discover(&[1.0, 2.0], [1, 1], method, 1).unwrap();

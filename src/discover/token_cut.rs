@@ -10,22 +10,45 @@ use super::{
 /// Weight of edges between cells that are not similar.
 const WEAK: f64 = 1e-5;
 
-/// The part of a normalised cut of the graph of cells whose edges weigh 1 where cosines exceed `tau` and [`WEAK`] elsewhere: cells above the
-/// mean of the second smallest eigenvector of (D - A) v = lambda D v, of the side that holds its largest absolute value, the seed.
-/// Nothing if there are fewer than two cells.
-pub(super) fn part(cells: &Cells, free: &[usize], tau: f32) -> Option<Part> {
+/// Cells in two parts.
+pub(super) struct Cut {
+    /// The second smallest eigenvector of (D - A) v = lambda D v.
+    vector: Vec<f64>,
+    /// Whether a cell lies above its mean.
+    is_above: Vec<bool>,
+}
+
+/// The normalised cut of the graph of cells whose edges weigh 1 where cosines exceed `tau` and [`WEAK`] elsewhere. Nothing if there are fewer
+/// than two cells.
+pub(super) fn cut(cells: &Cells, free: &[usize], tau: f32) -> Option<Cut> {
     if free.len() < 2 {
         return None;
     }
     let graph = Graph::new(BitMatrix::above(&cells.cosines(free), tau));
     let vector = graph.second_eigenvector();
     let mean = vector.iter().sum::<f64>() / vector.len() as f64;
-    let seed =
-        vector.iter().enumerate().fold(0, |seed, (cell, value)| if value.abs() > vector[seed].abs() { cell } else { seed });
-    let is_above: Vec<bool> = vector.iter().map(|value| *value > mean).collect();
-    // The sign of an eigenvector is free: the seed lies in the foreground.
-    let is_flipped = !is_above[seed];
-    Some(Part { is_foreground: is_above.into_iter().map(|is_above| is_above != is_flipped).collect(), seed })
+    let is_above = vector.iter().map(|value| *value > mean).collect();
+    Some(Cut { vector, is_above })
+}
+
+impl Cut {
+    /// The side with the largest absolute value, the seed (the sign of an eigenvector is free); when it holds more than `max_corners` of
+    /// `corners` the other side, if there is one, whose seed is the cell furthest out on it.
+    pub(super) fn part(self, corners: &[usize], max_corners: usize) -> Part {
+        let Self { vector, is_above } = self;
+        let furthest = |of: &dyn Fn(f64) -> f64| {
+            vector.iter().enumerate().fold(0, |seed, (cell, value)| if of(*value) > of(vector[seed]) { cell } else { seed })
+        };
+        let seed = furthest(&f64::abs);
+        let side = is_above[seed];
+        let n_corners = corners.iter().filter(|corner| is_above[**corner] == side).count();
+        let has_other = is_above.contains(&!side);
+        if n_corners > max_corners && has_other {
+            let seed = if side { furthest(&|value| -value) } else { furthest(&|value| value) };
+            return Part { is_foreground: is_above.into_iter().map(|is_above| is_above != side).collect(), seed };
+        }
+        Part { is_foreground: is_above.into_iter().map(|is_above| is_above == side).collect(), seed }
+    }
 }
 
 /// D^-1/2 A D^-1/2 of the graph.

@@ -3,7 +3,7 @@
 use std::{borrow::Cow, sync::Arc};
 
 use crate::{
-    discover::{Discovery, MAX_CELLS, MAX_OBJECTS, Method, Search, centred},
+    discover::{CORNERS, Discovery, MAX_CELLS, MAX_OBJECTS, Method, Search, centred},
     engine::{
         Admitted, ClassMask, Clock, Engine, InferError, LoadedModel, MapInfo, MaskFormat, Timing,
         cpu::Wanted,
@@ -71,8 +71,11 @@ impl DiscoverRequest {
             Method::Lost { gram_bias } if !gram_bias.is_finite() => {
                 Err(InferError::invalid("lost.gram_bias", format!("{gram_bias} is no finite number")))
             }
-            Method::TokenCut { tau } if !(-1.0..=1.0).contains(&tau) => {
+            Method::TokenCut { tau, .. } if !(-1.0..=1.0).contains(&tau) => {
                 Err(InferError::invalid("token_cut.tau", format!("{tau} lies outside [-1, 1]")))
+            }
+            Method::TokenCut { max_corners, .. } if max_corners > CORNERS => {
+                Err(InferError::invalid("token_cut.max_corners", format!("{max_corners} lies outside 0 to {CORNERS}")))
             }
             _ => match self.cells {
                 MaskFormat::Bits | MaskFormat::Rle | MaskFormat::Nothing => Ok(()),

@@ -1,7 +1,7 @@
 //! `Discover`: its request into the engine's terms, its answer out of them.
 
 use crate::{
-    discover::{DEFAULT_TAU, Method},
+    discover::{DEFAULT_MAX_CORNERS, DEFAULT_TAU, Method},
     engine::{DiscoverRequest, Discovered, FoundObject, InferError, MaskFormat},
     grpc::{
         answer,
@@ -19,8 +19,8 @@ use crate::{
 /// [`InferError::InvalidArgument`] with the path of the field at fault.
 pub(super) fn discover_request(request: pb::DiscoverRequest) -> Result<DiscoverRequest, InferError> {
     let method = match request.method {
-        None => Method::TokenCut { tau: DEFAULT_TAU },
-        Some(discover_request::Method::TokenCut(pb::TokenCut { tau })) => Method::TokenCut { tau: tau.unwrap_or(DEFAULT_TAU) },
+        None => token_cut(&pb::TokenCut::default()),
+        Some(discover_request::Method::TokenCut(asked)) => token_cut(&asked),
         Some(discover_request::Method::Lost(pb::Lost { gram_bias })) => Method::Lost { gram_bias },
     };
     let cells = match request.cells {
@@ -35,6 +35,13 @@ pub(super) fn discover_request(request: pb::DiscoverRequest) -> Result<DiscoverR
         n_objects: request.n_objects.max(1) as usize,
         cells,
     })
+}
+
+fn token_cut(asked: &pb::TokenCut) -> Method {
+    Method::TokenCut {
+        tau: asked.tau.unwrap_or(DEFAULT_TAU),
+        max_corners: asked.max_corners.map_or(DEFAULT_MAX_CORNERS, |most| most as usize),
+    }
 }
 
 /// The answer.

@@ -93,7 +93,8 @@ async fn what_a_letterbox_fills_is_no_object() {
 async fn what_cannot_be_is_refused_by_the_name_of_its_field() {
     // As many pixels as a map of more cells than are searched needs.
     let server = server_with(&[("limits.max_input_pixels", "1100000")]).await;
-    let cut = |tau| Some(Method::TokenCut(pb::TokenCut { tau: Some(tau) }));
+    let cut = |tau| Some(Method::TokenCut(pb::TokenCut { tau: Some(tau), ..Default::default() }));
+    let corners = Some(Method::TokenCut(pb::TokenCut { max_corners: Some(5), ..Default::default() }));
     let lost = |gram_bias| Some(Method::Lost(pb::Lost { gram_bias }));
     let exact = |side: u32| {
         let size = pb::Size { height: side, width: side };
@@ -105,6 +106,7 @@ async fn what_cannot_be_is_refused_by_the_name_of_its_field() {
     let cases = [
         (pb::DiscoverRequest { method: cut(1.5), ..good() }, "token_cut.tau", "[-1, 1]"),
         (pb::DiscoverRequest { method: cut(f32::NAN), ..good() }, "token_cut.tau", "[-1, 1]"),
+        (pb::DiscoverRequest { method: corners, ..good() }, "token_cut.max_corners", "0 to 4"),
         (pb::DiscoverRequest { method: lost(f32::INFINITY), ..good() }, "lost.gram_bias", "finite"),
         (pb::DiscoverRequest { n_objects: 17, ..good() }, "n_objects", "1 to 16"),
         (pb::DiscoverRequest { cells: pb::MaskFormat::Scores.into(), ..good() }, "cells", "BITS, RLE or NONE"),

@@ -48,6 +48,8 @@ pub struct Finder {
     pub name: String,
     /// What it does.
     pub method: discover::Method,
+    /// Whether the mean feature of the image's cells is subtracted first.
+    pub is_centred: bool,
 }
 
 /// One number of the table.
@@ -136,7 +138,8 @@ pub fn measure(
 
 /// The box of the one object; the outer none where the grid is too large.
 fn find(map: &[f32], grid: [usize; 2], finder: &Finder, input: &Input) -> anyhow::Result<Option<Option<Corners>>> {
-    match discover::discover(map, grid, finder.method, 1) {
+    let centred = finder.is_centred.then(|| discover::centred(map, map.len() / (grid[0] * grid[1]).max(1)));
+    match discover::discover(centred.as_deref().unwrap_or(map), grid, finder.method, 1) {
         Ok(objects) => Ok(Some(objects.first().map(|object| corners(object, grid, input)))),
         Err(DiscoverError::TooManyCells { .. }) => Ok(None),
         Err(error) => Err(error.into()),

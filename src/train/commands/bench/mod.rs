@@ -8,7 +8,7 @@ use std::{path::PathBuf, time::Instant};
 use anyhow::ensure;
 use clap::{Args, Subcommand};
 use densevit::{
-    discover::{DEFAULT_TAU, Method},
+    discover::{CORNERS, DEFAULT_TAU, Method},
     manifest::{Facet, Interpolation, Tap},
 };
 use tch::{Device, Kind, Tensor, nn};
@@ -193,7 +193,8 @@ fn discover(args: &DiscoverArgs) -> anyhow::Result<()> {
     let mut backbone = Backbone::open(&args.model, |tap| Tap { facet: Facet::Key, ..tap }, Device::Cpu)?;
     let side = args.grid * backbone.patch();
     let photos = photos::find(&args.images, 0.0)?.train;
-    let ways = [("LOST", Method::Lost { gram_bias: 0.0 }), ("TokenCut", Method::TokenCut { tau: args.tau })];
+    let ways =
+        [("LOST", Method::Lost { gram_bias: 0.0 }), ("TokenCut", Method::TokenCut { tau: args.tau, max_corners: CORNERS })];
     let mut seconds = vec![Vec::new(); ways.len()];
     for photo in photos.iter().take(args.photos) {
         let image = photos::open(&photo.path).map_err(anyhow::Error::msg)?;

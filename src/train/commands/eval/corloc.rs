@@ -3,7 +3,7 @@
 use anyhow::Context as _;
 use clap::{Args, ValueEnum};
 use densevit::{
-    discover::{DEFAULT_TAU, Method},
+    discover::{CORNERS, DEFAULT_MAX_CORNERS, DEFAULT_TAU, Method},
     manifest::Facet,
     tensor::RgbImage,
 };
@@ -39,8 +39,16 @@ enum ProtocolArg {
 /// A way to find a box.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum FinderArg {
+    /// As in its paper.
     Lost,
+    /// As in its paper.
     Tokencut,
+    /// LOST on features less their mean over the image.
+    LostCentred,
+    /// TokenCut on features less their mean over the image.
+    TokencutCentred,
+    /// As `Discover` does it unless asked otherwise: TokenCut on features less their mean, with the rule of corners.
+    Served,
 }
 
 /// Flags of `train eval corloc`.
@@ -64,7 +72,7 @@ pub struct CorlocArgs {
     #[arg(long, value_delimiter = ',', default_values_t = [56, 112, 224, 448])]
     sizes: Vec<u32>,
     /// What finds boxes.
-    #[arg(long, value_enum, value_delimiter = ',', default_values = ["lost", "tokencut"])]
+    #[arg(long, value_enum, value_delimiter = ',', default_values = ["lost", "tokencut", "served"])]
     finders: Vec<FinderArg>,
     /// LOST: added to every product of two features.
     #[arg(long, default_value_t = 0.0, allow_negative_numbers = true)]
@@ -104,14 +112,16 @@ pub fn run(args: &CorlocArgs) -> anyhow::Result<()> {
 
 impl CorlocArgs {
     fn finder(&self, finder: FinderArg) -> Finder {
-        match finder {
-            FinderArg::Lost => {
-                Finder { name: format!("LOST (bias {})", self.gram_bias), method: Method::Lost { gram_bias: self.gram_bias } }
-            }
-            FinderArg::Tokencut => {
-                Finder { name: format!("TokenCut (tau {})", self.tau), method: Method::TokenCut { tau: self.tau } }
-            }
-        }
+        let lost = Method::Lost { gram_bias: self.gram_bias };
+        let token_cut = |max_corners| Method::TokenCut { tau: self.tau, max_corners };
+        let (name, method, is_centred) = match finder {
+            FinderArg::Lost => (format!("LOST (bias {})", self.gram_bias), lost, false),
+            FinderArg::LostCentred => (format!("LOST (bias {}), centred", self.gram_bias), lost, true),
+            FinderArg::Tokencut => (format!("TokenCut (tau {})", self.tau), token_cut(CORNERS), false),
+            FinderArg::TokencutCentred => (format!("TokenCut (tau {}), centred", self.tau), token_cut(CORNERS), true),
+            FinderArg::Served => ("as served".to_owned(), token_cut(DEFAULT_MAX_CORNERS), true),
+        };
+        Finder { name, method, is_centred }
     }
 
     /// One panel a row: true boxes, and those of the last finder.
@@ -139,7 +149,7 @@ fn print(scores: &[Score]) {
     let Some(first) = scores.first() else { return };
     println!("CorLoc, {}, {} images", first.protocol, first.n_images);
     for score in scores {
-        println!("  {:<44} {:<20} {:>6}", score.row, score.finder, percent(score.corloc));
+        println!("  {:<44} {:<28} {:>6}", score.row, score.finder, percent(score.corloc));
     }
     if scores.iter().any(|score| score.corloc.is_none()) {
         println!("  - more than {} cells", densevit::discover::MAX_CELLS);

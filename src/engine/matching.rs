@@ -22,7 +22,8 @@ const MAX_POINTS: usize = 4096;
 const MAX_PRODUCTS: usize = 1 << 26;
 /// Products that are held at once: 4 MiB.
 const PRODUCTS_AT_ONCE: usize = 1 << 20;
-/// How far from a point the way back may lead, in cells along each axis.
+/// How far from a point the way back may lead, in patches of the backbone along each axis. Cells of LiFT are parts of a patch, and what a
+/// patch does not tell apart they cannot.
 const MUTUAL: f64 = 1.0;
 
 /// Two images, and points of the first that are looked for in the second.
@@ -51,7 +52,7 @@ pub struct PointMatch {
     pub margin: f32,
     /// Where the way back leads, in pixels of the source.
     pub back: [f64; 2],
-    /// Whether that is within a cell of the point.
+    /// Whether that is within a patch of the point.
     pub is_mutual: bool,
 }
 
@@ -144,12 +145,13 @@ fn compare(
     let (of_source, of_target) = (directions(source)?, directions(target)?);
     let n_cells = |map: &ImageMap| map.about.grid[0] * map.about.grid[1];
     let at_once = (PRODUCTS_AT_ONCE / n_cells(source).max(n_cells(target))).max(1);
+    let reach = MUTUAL * 2f64.powi(i32::try_from(source.about.lift_passes).unwrap_or_default());
     let mut matches = Vec::with_capacity(points.len());
     for points in points.chunks(at_once).take_while(|_points| wanted.is_wanted()) {
         let cells: Vec<[f64; 2]> = points.iter().map(|point| source.about.cell_at(*point)).collect();
         let found = match_points(&of_source, &of_target, &cells, options).ok_or_else(failed)?;
         matches.extend(cells.iter().zip(found).map(|(cell, found)| {
-            let is_mutual = (0..2).all(|axis| (found.back[axis] - cell[axis]).abs() <= MUTUAL);
+            let is_mutual = (0..2).all(|axis| (found.back[axis] - cell[axis]).abs() <= reach);
             let (point, back) = (target.about.point_at(found.place), source.about.point_at(found.back));
             PointMatch { point, score: found.score, margin: found.margin, back, is_mutual }
         }));

@@ -38,6 +38,7 @@ pub mod masks;
 // What is read out of features, and from one image to another.
 pub mod correspond;
 pub mod discover;
+pub mod norms;
 
 pub mod runtime;
 

@@ -1,9 +1,14 @@
 //! Flags that say which features a client command asks for.
 
+use anyhow::{bail, ensure};
 use bytes::Bytes;
 use clap::{Args, ValueEnum};
 
-use crate::{grpc::pb::v1 as pb, manifest::Facet};
+use crate::{
+    grpc::{client::Features, pb::v1 as pb},
+    manifest::Facet,
+    tensor::FeatureMap,
+};
 
 /// Element type of the answer.
 #[derive(Clone, Copy, Debug, Default, ValueEnum)]
@@ -153,4 +158,18 @@ pub(super) fn parse_box(text: &str) -> Result<pb::Box, String> {
         Ok(&[x, y, width, height]) => Ok(pb::Box { x, y, width, height }),
         _ => Err(format!("\"{text}\" is no box: expected X,Y,WIDTH,HEIGHT")),
     }
+}
+
+/// The map of an answer in f32.
+///
+/// # Errors
+/// When the answer is no such map.
+pub(super) fn to_map(features: &Features) -> anyhow::Result<FeatureMap> {
+    let header = &features.header;
+    ensure!(header.dtype() == pb::DType::DtypeF32, "the server answered in {:?}, not f32", header.dtype());
+    let values: Vec<f32> =
+        features.data.chunks_exact(4).map(|bytes| f32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]])).collect();
+    let map = FeatureMap::new(header.rows as usize, header.cols as usize, header.channels as usize, values.into());
+    let Some(map) = map else { bail!("the server's answer does not have the size that its header says") };
+    Ok(map)
 }

@@ -14,6 +14,7 @@ mod labels;
 mod load;
 mod matching;
 mod models;
+mod norms;
 mod objects;
 mod propagate;
 mod segment;

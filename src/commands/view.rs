@@ -1,22 +1,22 @@
-//! `densevit view`: the features, the masks or the objects of an image as a picture.
+//! `densevit view`: the features, the masks, the objects or the norms of an image as a picture.
 
 use std::{fs, path::PathBuf};
 
-use anyhow::{Context as _, bail, ensure};
+use anyhow::Context as _;
 use bytes::Bytes;
 use clap::Args;
 
 use crate::{
     commands::{
-        features::{FeatureArgs, encoded},
+        features::{FeatureArgs, encoded, to_map},
         inputs::LIMITS,
-        labels,
+        labels, norms,
         objects::{ObjectArgs, draw_objects},
         target::TargetArgs,
     },
     grpc::client::{Client, Features, Segmentation},
     grpc::pb::v1 as pb,
-    picture::{Panel, Pca, bilinear_2x, legend, side_by_side, write_png},
+    picture::{Panel, Pca, bilinear_2x, legend, side_by_side, stacked, write_png},
     preprocess::decode,
     tensor::{FeatureMap, RgbImage},
 };
@@ -35,6 +35,9 @@ pub struct ViewArgs {
     /// Draw the objects that stand out in the image, their boxes and seeds, instead of features.
     #[arg(long, conflicts_with = "masks")]
     discover: bool,
+    /// Draw the norms of the tokens after every block, as maps and as histograms, and say whether some are outliers.
+    #[arg(long, conflicts_with_all = ["masks", "discover", "facet", "layer"])]
+    norms: bool,
     #[command(flatten)]
     objects: ObjectArgs,
     #[command(flatten)]
@@ -49,7 +52,7 @@ struct Maps {
     lifted: Option<Features>,
 }
 
-/// Draws photo and features, photo and masks, or photo and objects.
+/// Draws photo and features, photo and masks, photo and objects, or photo and norms.
 ///
 /// # Errors
 /// When the image, the server or the picture cannot be used.
@@ -57,12 +60,18 @@ pub fn run(args: &ViewArgs) -> anyhow::Result<()> {
     let file = fs::read(&args.image).with_context(|| format!("reading {}", args.image.display()))?;
     let photo = decode(&file, &LIMITS).with_context(|| format!("decoding {}", args.image.display()))?;
     let file = Bytes::from(file);
-    let (panels, what) = match (args.masks, args.discover) {
-        (true, _) => masks(args, photo, file)?,
-        (false, true) => objects(args, photo, file)?,
-        (false, false) => features(args, photo, file)?,
+    let (rows, what) = if args.norms {
+        token_norms(args, photo, file)?
+    } else {
+        let (panels, what) = match (args.masks, args.discover) {
+            (true, _) => masks(args, photo, file)?,
+            (false, true) => objects(args, photo, file)?,
+            (false, false) => features(args, photo, file)?,
+        };
+        (vec![panels], what)
     };
-    write_png(&args.out, &side_by_side(&panels)).with_context(|| format!("writing {}", args.out.display()))?;
+    let rows: Vec<_> = rows.iter().map(|panels| side_by_side(panels)).collect();
+    write_png(&args.out, &stacked(&rows)).with_context(|| format!("writing {}", args.out.display()))?;
     println!("{}: {what}", args.out.display());
     Ok(())
 }
@@ -107,6 +116,14 @@ fn objects(args: &ViewArgs, photo: RgbImage, file: Bytes) -> anyhow::Result<(Vec
     Ok((panels, format!("{}/{}, {} objects", header.model, header.version, entries.len())))
 }
 
+/// Photo and histograms of norms, then a map of norms for each block; says what the norms are.
+fn token_norms(args: &ViewArgs, photo: RgbImage, file: Bytes) -> anyhow::Result<(Vec<Vec<Panel>>, String)> {
+    let (model, blocks) = args.target.with_client(async |client| norms::fetch(&args.features, &client, file).await)?;
+    norms::describe(&blocks).iter().for_each(|line| println!("{line}"));
+    let rows = norms::draw(Panel { caption: caption_of_photo(&photo), image: photo }, &blocks)?;
+    Ok((rows, format!("{model}, norms after {} blocks", blocks.len())))
+}
+
 fn to_segment(args: &ViewArgs, file: Bytes) -> pb::SegmentRequest {
     pb::SegmentRequest {
         model: Some(args.features.input.model()),
@@ -137,16 +154,6 @@ async fn extract(args: &ViewArgs, client: &Client, file: Bytes) -> anyhow::Resul
     let fits = model.lift.is_some_and(|lift| lift.facet() == facet && lift.layer == layer);
     let lifted = if fits { Some(client.extract(request(1)).await?) } else { None };
     Ok(Maps { coarse, lifted })
-}
-
-fn to_map(features: &Features) -> anyhow::Result<FeatureMap> {
-    let header = &features.header;
-    ensure!(header.dtype() == pb::DType::DtypeF32, "the server answered in {:?}, not f32", header.dtype());
-    let values: Vec<f32> =
-        features.data.chunks_exact(4).map(|bytes| f32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]])).collect();
-    let map = FeatureMap::new(header.rows as usize, header.cols as usize, header.channels as usize, values.into());
-    let Some(map) = map else { bail!("the server's answer does not have the size that its header says") };
-    Ok(map)
 }
 
 fn panel(what: &str, pca: &Pca, map: &FeatureMap) -> anyhow::Result<Panel> {

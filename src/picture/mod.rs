@@ -4,6 +4,7 @@
 mod drawing;
 mod font;
 mod heat;
+mod histograms;
 mod hues;
 mod legend;
 mod pairs;
@@ -15,6 +16,7 @@ mod upsample;
 
 pub use drawing::Drawing;
 pub use heat::heat;
+pub use histograms::histograms;
 pub use hues::hues;
 pub use legend::legend;
 pub use pairs::{Pair, pairs};

@@ -43,6 +43,13 @@ fn each_command_leaves_its_picture() {
     run(&["view", &photo(0), "-o", &objects, "--discover", "--gram-bias", "-2.5", "--native", "--server", server])
         .expect_success();
 
+    let norms = out("norms.png");
+    let said = run(&["view", &photo(0), "-o", &norms, "--norms", "--native", "--server", server]).expect_success().stdout;
+    assert!(said.starts_with("block  0: median ") && said.contains("block  1: ") && said.contains("outliers: none"), "{said}");
+    // The photo beside the histograms, below them two maps of 3 x 4 cells.
+    let picture = image::open(&norms).unwrap();
+    assert!(picture.width() >= 2 * 597 + 3 * 8 && picture.height() == 2 * (448 + 24 + 8), "{}", picture.width());
+
     let matches = out("matches.png");
     let given = ["match", &photo(0), &photo(1), "-o", &matches, "--native", "--server", server];
     let said = run(&[&given[..], &["--points", "8,8", "40.5,24"]].concat()).expect_success().stdout;

@@ -4,12 +4,13 @@ use std::path::Path;
 
 use anyhow::Context as _;
 use densevit::{
-    picture::{Panel, heat, side_by_side, stacked, write_png},
+    norms::Histogram,
+    picture::{Panel, heat, histograms, side_by_side, stacked, write_png},
     tensor::RgbImage,
 };
 use tch::{Kind, Tensor};
 
-use crate::tokens::{histogram::Histogram, survey::Seen};
+use crate::tokens::survey::Seen;
 
 /// Writes a row a photo: the photo, norms of its patches after the block, likeness to the patches around, attention of the class token and of
 /// each register. Each map goes from its lowest value to its highest.
@@ -33,25 +34,13 @@ pub fn draw_photos(path: &Path, seen: &[Seen], block: usize) -> anyhow::Result<(
     Ok(write_png(path, &stacked(&rows))?)
 }
 
-/// Writes the histograms of all blocks: a column a block, a row a quarter of an octave, small norms below; light is many, by the logarithm.
+/// Writes the histograms of all blocks.
 ///
 /// # Errors
 /// When the file cannot be written.
 pub fn draw_histograms(path: &Path, of_blocks: &[Histogram]) -> anyhow::Result<()> {
-    let occupied = of_blocks.iter().map(Histogram::occupied).filter(|bins| !bins.is_empty());
-    let bins = occupied.reduce(|a, b| a.start.min(b.start)..a.end.max(b.end)).context("there are no norms")?;
-    #[expect(clippy::cast_precision_loss, reason = "for people")]
-    let shade = |histogram: &Histogram, bin: usize| (1.0 + histogram.counts()[bin] as f32).ln();
-    let values: Vec<f32> =
-        bins.clone().rev().flat_map(|bin| of_blocks.iter().map(move |histogram| shade(histogram, bin))).collect();
-    let image = heat(&values, [bins.len(), of_blocks.len()], None).context("there are no norms")?;
-    let caption = format!(
-        "norms {:.3} to {:.3}, blocks 0 to {}",
-        Histogram::lower(bins.start),
-        Histogram::lower(bins.end),
-        of_blocks.len() - 1
-    );
-    Ok(write_png(path, &side_by_side(&[Panel { caption, image }]))?)
+    let panel = histograms(of_blocks).context("there are no norms")?;
+    Ok(write_png(path, &side_by_side(&[panel]))?)
 }
 
 fn panel(caption: &str, values: &Tensor, grid: [i64; 2]) -> anyhow::Result<Panel> {

@@ -4,7 +4,10 @@ use std::path::PathBuf;
 
 use anyhow::{Context as _, ensure};
 use clap::Args;
-use densevit::manifest::{Manifest, load_dir};
+use densevit::{
+    manifest::{Manifest, load_dir},
+    norms::{self, Histogram, Outliers, Spread},
+};
 use serde::Serialize;
 use tch::{Kind, Tensor, nn};
 
@@ -16,8 +19,6 @@ use crate::{
         photos::{self, Photo},
     },
     tokens::{
-        histogram::Histogram,
-        outliers::{self, Outliers, Spread},
         pictures,
         probes::{self, Known},
         survey::{self, Look, Seen},
@@ -145,7 +146,7 @@ fn diagnose(manifest: &Manifest, size: u32, seen: &[Seen]) -> anyhow::Result<Rep
     let n_blocks = manifest.architecture.depth as usize;
     let row = |block| {
         let norms = norms(seen, block)?;
-        Ok(Row { spread: Spread::of(&norms).context("there are no norms")?, outliers: outliers::find(&norms) })
+        Ok(Row { spread: Spread::of(&norms).context("there are no norms")?, outliers: norms::find(&norms) })
     };
     let blocks = (0..n_blocks).map(row).collect::<anyhow::Result<Vec<Row>>>()?;
     let block = blocks.iter().rposition(|row| row.outliers.is_some()).unwrap_or(n_blocks - 1);

@@ -10,7 +10,7 @@
 
 use serde::Serialize;
 
-use crate::tokens::histogram::{Histogram, PER_OCTAVE};
+use crate::norms::histogram::{Histogram, PER_OCTAVE};
 
 /// Octaves that the second mode lies above the main one, at least.
 const OCTAVES: usize = 1;

@@ -1,7 +1,7 @@
 //! Counts of norms, in bins that grow with them.
 
 /// Bins of an octave.
-pub const PER_OCTAVE: i32 = 4;
+pub(super) const PER_OCTAVE: i32 = 4;
 /// Exponents of two that are told apart; norms beyond fall into the last bins.
 const EXPONENTS: std::ops::Range<i32> = -16..32;
 

@@ -12,7 +12,7 @@ use crate::{
     compose::{
         Plan,
         cut_out::{self, Found, Rules},
-        images, pairs, sheet,
+        folders, images, pairs, sheet,
         split::Split,
         stock::Stock,
         videos,
@@ -31,6 +31,8 @@ enum LayoutArg {
     Spair,
     /// DAVIS 2017: masks of moving objects.
     Davis,
+    /// A folder a class, one object an image, as `train eval classify` reads them.
+    Folders,
 }
 
 /// Flags of `train compose`.
@@ -112,6 +114,7 @@ pub fn run(args: &ComposeArgs) -> anyhow::Result<()> {
         LayoutArg::Coco => images::compose_coco(&stock, &plan)?,
         LayoutArg::Spair => pairs::compose(&stock, &plan)?,
         LayoutArg::Davis => videos::compose(&stock, &plan)?,
+        LayoutArg::Folders => folders::compose(&stock, &plan)?,
     };
     checkpoint::write_bytes(&plan.out.join("composed.json"), &json)?;
     let sheet = plan.out.join("sheet.png");

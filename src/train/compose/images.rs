@@ -14,10 +14,9 @@ use crate::{
         Plan,
         ground::Ground,
         jpeg,
-        pose::{Pose, Shape},
         scene::{Layer, Scene, is_seen, render},
         split::Split,
-        stock::{Share, Stock, between},
+        stock::{Share, Stock},
     },
     datasets::{Corners, coco, create_folder, indexed, voc},
     marks::{Marks, TRUTH, tinted},
@@ -57,7 +56,8 @@ impl Example {
         let mut n = N_OBJECTS[random.usize(..N_OBJECTS.len())];
         loop {
             for _ in 0..N_TRIES {
-                let layers: Vec<Layer<'_>> = (0..n).map(|_| layer(share, size, &mut random)).collect();
+                let layers: Vec<Layer<'_>> =
+                    (0..n).map(|_| Layer::somewhere(share.cut_out(&mut random), size, SIDE, &mut random)).collect();
                 let scene = render(&ground, &layers);
                 let all_seen = (1u8..).zip(&layers).all(|(number, layer)| is_seen(&scene, number, layer, SEEN));
                 if all_seen {
@@ -159,27 +159,6 @@ pub fn compose_coco(stock: &Stock, plan: &Plan) -> anyhow::Result<Vec<RgbImage>>
     checkpoint::write_bytes(&plan.out.join(coco::LIST), list.as_bytes())?;
     checkpoint::write_bytes(&plan.out.join(coco::INSTANCES), &serde_json::to_vec(&instances)?)?;
     Ok(pictures)
-}
-
-/// A cut-out somewhere in the image, most of it inside.
-fn layer<'a>(share: &Share<'a>, [height, width]: [u32; 2], random: &mut fastrand::Rng) -> Layer<'a> {
-    let cut_out = share.cut_out(random);
-    let longest = cut_out.size.iter().copied().max().unwrap_or(1) as f64;
-    let shape = Shape {
-        scale: between(random, SIDE) * f64::from(height.min(width)) / longest,
-        angle: between(random, [-0.3, 0.3]),
-        stretch: between(random, [0.9, 1.1]),
-        shear: 0.0,
-        is_mirrored: random.bool(),
-    };
-    let half = cut_out.size.map(|side| shape.scale * side as f64 / 2.0);
-    // Up to two fifths of the half outside.
-    let place = |random: &mut fastrand::Rng, half: f64, extent: u32| {
-        let margin = (0.6 * half).min(f64::from(extent) / 2.0);
-        between(random, [margin, f64::from(extent) - margin])
-    };
-    let centre = [place(random, half[0], width), place(random, half[1], height)];
-    Layer { cut_out, pose: Pose::new(cut_out.size, centre, shape), gain: 1.0 }
 }
 
 fn object(scene: &Scene, number: u8, layer: &Layer<'_>, categories: &[String]) -> Option<Object> {

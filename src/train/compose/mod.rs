@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! PNG files with alpha ─► cut_out ─┐
-//!                                  ├─► pose ─► scene (pixels, and who owns each) ─► images (VOC, COCO20k), pairs (SPair), videos (DAVIS)
+//!                                  ├─► pose ─► scene (pixels, and who owns each) ─► images (VOC, COCO20k), folders (a class each), pairs (SPair), videos (DAVIS)
 //! photos ─────────────► ground ────┘                                        └─► sheet (a picture to look at)
 //! ```
 //!
@@ -35,6 +35,8 @@ pub mod plan;
 mod jpeg;
 
 pub mod images;
+
+pub mod folders;
 
 pub mod pairs;
 

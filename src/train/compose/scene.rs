@@ -11,7 +11,8 @@ use densevit::tensor::RgbImage;
 use crate::{
     compose::{
         cut_out::{CutOut, SOLID},
-        pose::Pose,
+        pose::{Pose, Shape},
+        stock::between,
     },
     datasets::Corners,
     segmentation::data::labels::Labels,
@@ -26,6 +27,30 @@ pub struct Layer<'a> {
     pub pose: Pose,
     /// What its levels are multiplied by: another light.
     pub gain: f32,
+}
+
+impl<'a> Layer<'a> {
+    /// A cut-out somewhere in an image of `[rows, columns]`, most of it inside. Its longer side is a share of the image's shorter one, from
+    /// `side[0]` to `side[1]`.
+    #[must_use]
+    pub fn somewhere(cut_out: &'a CutOut, [height, width]: [u32; 2], side: [f64; 2], random: &mut fastrand::Rng) -> Self {
+        let longest = cut_out.size.iter().copied().max().unwrap_or(1) as f64;
+        let shape = Shape {
+            scale: between(random, side) * f64::from(height.min(width)) / longest,
+            angle: between(random, [-0.3, 0.3]),
+            stretch: between(random, [0.9, 1.1]),
+            shear: 0.0,
+            is_mirrored: random.bool(),
+        };
+        let half = cut_out.size.map(|side| shape.scale * side as f64 / 2.0);
+        // Up to two fifths of the half outside.
+        let place = |random: &mut fastrand::Rng, half: f64, extent: u32| {
+            let margin = (0.6 * half).min(f64::from(extent) / 2.0);
+            between(random, [margin, f64::from(extent) - margin])
+        };
+        let centre = [place(random, half[0], width), place(random, half[1], height)];
+        Self { cut_out, pose: Pose::new(cut_out.size, centre, shape), gain: 1.0 }
+    }
 }
 
 /// A picture and its truth.
@@ -130,8 +155,6 @@ mod tests {
     use image::{Rgba, RgbaImage};
 
     use super::*;
-    use crate::compose::pose::Shape;
-
     const PLAIN: Shape = Shape { scale: 1.0, angle: 0.0, stretch: 1.0, shear: 0.0, is_mirrored: false };
 
     /// A square of 4 x 4 pixels of one colour.

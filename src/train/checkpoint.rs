@@ -9,23 +9,50 @@ use std::{
 };
 
 use anyhow::{Context as _, bail};
+use half::f16;
 use safetensors::{Dtype, SafeTensors, serialize, tensor::TensorView};
 use tch::{Device, Kind, Tensor};
+
+/// Element type of stored tensors.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stored {
+    /// Single precision.
+    Float,
+    /// Half precision, the nearest.
+    Half,
+}
 
 /// Writes tensors as f32, with metadata.
 ///
 /// # Errors
 /// When the file cannot be written.
 pub fn write(path: &Path, tensors: &BTreeMap<String, Tensor>, metadata: &[(&str, String)]) -> anyhow::Result<()> {
+    write_as(path, Stored::Float, tensors, metadata)
+}
+
+/// The same in another element type.
+///
+/// # Errors
+/// When the file cannot be written.
+pub fn write_as(
+    path: &Path,
+    stored: Stored,
+    tensors: &BTreeMap<String, Tensor>,
+    metadata: &[(&str, String)],
+) -> anyhow::Result<()> {
     let mut named = Vec::with_capacity(tensors.len());
     for (name, tensor) in tensors {
         let flat = tensor.detach().to_device(Device::Cpu).to_kind(Kind::Float).contiguous().view([-1]);
         let values = Vec::<f32>::try_from(&flat)?;
         let shape = tensor.size().iter().map(|&extent| usize::try_from(extent)).collect::<Result<Vec<_>, _>>()?;
-        let bytes: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+        let bytes: Vec<u8> = match stored {
+            Stored::Float => values.iter().flat_map(|value| value.to_le_bytes()).collect(),
+            Stored::Half => values.iter().flat_map(|value| f16::from_f32(*value).to_le_bytes()).collect(),
+        };
         named.push((name, shape, bytes));
     }
-    let views = named.iter().map(|(name, shape, bytes)| Ok((*name, TensorView::new(Dtype::F32, shape.clone(), bytes)?)));
+    let dtype = if stored == Stored::Half { Dtype::F16 } else { Dtype::F32 };
+    let views = named.iter().map(|(name, shape, bytes)| Ok((*name, TensorView::new(dtype, shape.clone(), bytes)?)));
     let metadata: HashMap<String, String> = metadata.iter().map(|(key, value)| ((*key).to_owned(), value.clone())).collect();
     let bytes = serialize(views.collect::<anyhow::Result<Vec<_>>>()?, Some(metadata))?;
     write_bytes(path, &bytes)

@@ -11,14 +11,14 @@ use std::{
 use densevit::{
     grpc::pb::v1 as pb,
     import::{ImportOptions, import},
-    manifest::{Facet, ModelEntry, PositionVariant, Tap},
+    manifest::{Facet, ModelEntry, PositionVariant, ResizePolicy, Tap, load_dir},
     tensor::RgbImage,
 };
 use serde_json::Value;
 use tch::{Device, Kind, Tensor, nn};
 use train::{
     backbone::Backbone,
-    checkpoint,
+    checkpoint::{self, Stored},
     data::photos as folders,
     eval::to_tensor,
     fit::Learner as _,
@@ -152,7 +152,7 @@ fn what_was_trained_is_served_with_and_without_cls_token_and_registers() {
         // Far from where they began, where all of them matter.
         tch::no_grad(|| drop(store.variables()["registers"].shallow_clone().normal_(0.0, 1.0)));
         tch::no_grad(|| store.variables().into_values().for_each(|mut tensor| drop(tensor.g_add_(&(tensor.randn_like() * 0.1)))));
-        let file = vit.write_as(&folder.path().join(format!("run{idx}")), BACKBONE).unwrap();
+        let file = vit.write_as(&folder.path().join(format!("run{idx}")), BACKBONE, Stored::Float).unwrap();
         let entry = imported(&file, folder.path(), &format!("model{idx}"));
         let arch = &entry.manifest.architecture;
         assert_eq!((arch.has_cls(), arch.registers, arch.heads), (has_cls, n_registers, 2));
@@ -179,7 +179,7 @@ fn registers_join_weights_that_have_none_and_no_others() {
     let folder = tempfile::tempdir().unwrap();
     let source = Source::open(&fixture("backbones/dinov2_s14.safetensors")).unwrap().with_registers(3).unwrap();
     let (_store, mut vit) = vit(source);
-    let file = vit.write_as(folder.path(), BACKBONE).unwrap();
+    let file = vit.write_as(folder.path(), BACKBONE, Stored::Float).unwrap();
     let entry = imported(&file, folder.path(), "joined");
     assert_eq!((entry.manifest.architecture.registers, entry.manifest.architecture.family.as_str()), (3, "dinov2"));
     let got = tch::no_grad(|| vit.taps(&NORMALISATION.of(&image(14)), &[1], false)).remove(0);
@@ -329,7 +329,7 @@ fn thirty_steps_lower_the_loss_and_leave_a_model_that_is_served() {
     for (name, selfpatch, registers) in [("dino", false, 0), ("selfpatch", true, 2)] {
         // So few steps need a centre that is soon there, and a teacher that stays.
         let steady = PretrainConfig { momentum: 0.996, centre_momentum: 0.5, bottleneck: 128, drop_path: 0.0, ..quick() };
-        let config = PretrainConfig { selfpatch, registers, steps: Some(30), validate_every: 30, ..steady };
+        let config = PretrainConfig { selfpatch, registers, half: selfpatch, steps: Some(30), validate_every: 30, ..steady };
         let out = bench.folder.path().join(name);
         let (spread, mut learner) = bench.run(&config, &out);
         assert!(spread.images.is_finite() && spread.patches > 0.0, "{spread:?}");
@@ -346,6 +346,9 @@ fn thirty_steps_lower_the_loss_and_leave_a_model_that_is_served() {
         let options = ImportOptions::new(out.join(BACKBONE), bench.folder.path().join("models"), name);
         let (entry, difference) = install(&options, learner.teacher().vit()).unwrap();
         assert!(difference <= FP32 && entry.manifest.architecture.registers == registers, "{difference}");
+        // Beside the values there are only their names.
+        let n_bytes = fs::metadata(out.join(BACKBONE)).unwrap().len() as f64 / entry.manifest.architecture.parameters as f64;
+        assert!((n_bytes - if selfpatch { 2.0 } else { 4.0 }).abs() < 0.3, "{n_bytes} bytes a value");
         assert_eq!(served(&entry, entry.manifest.backbone.default).size(), [1, 3, 5, 32]);
     }
 }
@@ -377,6 +380,8 @@ fn one_command_makes_a_model_of_photos_that_answers_and_says_that_it_has_no_cls_
     let output = command.stdout(Stdio::piped()).output().unwrap();
     let (stdout, stderr) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success() && stdout.contains("mine/1; served, it gives what it gave here"), "{stdout}{stderr}");
+    let preprocess = load_dir(&models.join("mine/1")).unwrap().manifest.preprocess;
+    assert_eq!(preprocess.resize, ResizePolicy::ShortSide { pixels: 224 });
     let runtime = tokio::runtime::Runtime::new().unwrap();
     assert_eq!(runtime.block_on(asked(&models, false)), Ok([6, 10, 32]));
     let refused = runtime.block_on(asked(&models, true)).unwrap_err();

@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use tch::{Device, Kind, Tensor, nn};
 
 use crate::{
+    checkpoint::Stored,
     curve::{Chart, Line},
     data::{
         loader::{Loader, order},
@@ -174,6 +175,12 @@ impl PretrainLearner {
         &mut self.teacher
     }
 
+    /// Gives the teacher the values that a file in half precision holds, so that what is compared with the file is what it says.
+    fn round_teacher(&mut self) -> Stored {
+        tch::no_grad(|| self.pairs.iter_mut().for_each(|(_, teacher)| teacher.copy_(&teacher.to_kind(Kind::Half))));
+        Stored::Half
+    }
+
     /// What student and teacher say of a batch, compared; the centres follow.
     fn terms(&mut self, batch: &Batch) -> Terms {
         let groups: Vec<&Tensor> = std::iter::once(&batch.global).chain(&batch.local).collect();
@@ -298,7 +305,8 @@ impl Learner for PretrainLearner {
     }
 
     fn export(&mut self, _scores: &Spread) -> anyhow::Result<()> {
-        let file = self.teacher.vit().write_as(&self.out, BACKBONE)?;
+        let stored = if self.config.half { self.round_teacher() } else { Stored::Float };
+        let file = self.teacher.vit().write_as(&self.out, BACKBONE, stored)?;
         println!("wrote {}", file.display());
         Ok(())
     }

@@ -11,7 +11,7 @@ use densevit::manifest::{FfnKind, PositionVariant};
 use tch::{Kind, Tensor};
 
 use crate::{
-    checkpoint,
+    checkpoint::{self, Stored},
     vit::{Vit, block::Block},
 };
 
@@ -74,20 +74,20 @@ impl Vit {
     /// # Errors
     /// When a file cannot be written.
     pub fn write(&self, folder: &Path) -> anyhow::Result<PathBuf> {
-        self.write_as(folder, FILE)
+        self.write_as(folder, FILE, Stored::Float)
     }
 
-    /// The same under another name.
+    /// The same under another name, in some element type.
     ///
     /// # Errors
     /// When a file cannot be written.
-    pub fn write_as(&self, folder: &Path, name: &str) -> anyhow::Result<PathBuf> {
+    pub fn write_as(&self, folder: &Path, name: &str, stored: Stored) -> anyhow::Result<PathBuf> {
         fs::create_dir_all(folder).with_context(|| format!("creating {}", folder.display()))?;
         let arch = self.arch();
         let config = serde_json::json!({ "num_attention_heads": arch.heads, "layer_norm_eps": arch.norm_eps });
         checkpoint::write_bytes(&folder.join("config.json"), serde_json::to_string_pretty(&config)?.as_bytes())?;
         let file = folder.join(name);
-        checkpoint::write(&file, &tch::no_grad(|| self.named()), &[])?;
+        checkpoint::write_as(&file, stored, &tch::no_grad(|| self.named()), &[])?;
         Ok(file)
     }
 

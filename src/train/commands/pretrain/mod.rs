@@ -8,7 +8,7 @@ use anyhow::{Context as _, bail, ensure};
 use clap::Args;
 use densevit::{
     import::ImportOptions,
-    manifest::{load_dir, sha256_file},
+    manifest::{ResizePolicy, load_dir, sha256_file},
 };
 
 use crate::{
@@ -24,6 +24,9 @@ use crate::{
     },
     vit::Source,
 };
+
+/// Shorter side, in pixels, of the images of requests that name no size: what DINO's authors judge by, and twice to once the crops of the presets.
+const DEFAULT_PX: u32 = 224;
 
 /// Flags of `train pretrain`. Settings come from the preset, then from the file, then from flags.
 #[derive(Debug, Args)]
@@ -168,6 +171,7 @@ fn serve(args: &PretrainArgs, config: &PretrainConfig, n_photos: usize, mut lear
         force: args.force,
         license: args.license.clone(),
         description,
+        resize: ResizePolicy::ShortSide { pixels: DEFAULT_PX.next_multiple_of(config.patch.max(1)) },
         ..ImportOptions::new(file, args.models.clone(), &args.name)
     };
     let (entry, difference) = install(&options, learner.teacher().vit())?;

@@ -133,6 +133,9 @@ pub(super) struct SettingArgs {
     /// Steps between looks and checkpoints.
     #[arg(long)]
     validate_every: Option<u64>,
+    /// Write the backbone in half precision.
+    #[arg(long)]
+    half: bool,
     /// Of weights, crops and order.
     #[arg(long)]
     seed: Option<u64>,
@@ -185,6 +188,7 @@ impl SettingArgs {
             seed
         );
         config.selfpatch &= !self.no_selfpatch;
+        config.half |= self.half;
         config.heads = self.heads.or(config.heads);
         config.steps = self.steps.or(config.steps);
         config.global_scale = pair("--global-scale", self.global_scale.as_deref(), config.global_scale)?;

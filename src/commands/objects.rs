@@ -42,9 +42,9 @@ pub struct ObjectArgs {
     /// Added to the products of all cells (lost) [default: 0].
     #[arg(long, value_name = "BIAS", requires = "discover", allow_hyphen_values = true)]
     gram_bias: Option<f32>,
-    /// Do not subtract the mean feature of the cells first: as in the papers, for DINO.
-    #[arg(long, requires = "discover")]
-    raw: bool,
+    /// Whether the mean feature of the cells is subtracted first [default: true for lost, false for token-cut].
+    #[arg(long, value_name = "BOOL", requires = "discover")]
+    centre: Option<bool>,
 }
 
 impl ObjectArgs {
@@ -66,7 +66,7 @@ impl ObjectArgs {
             method: Some(method),
             n_objects: self.objects.unwrap_or_default(),
             cells: pb::MaskFormat::Bits.into(),
-            centre: Some(!self.raw),
+            centre: self.centre,
         }
     }
 }

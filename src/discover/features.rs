@@ -2,8 +2,8 @@
 
 use ndarray::{Array2, ArrayView2, Axis};
 
-/// A map less the mean of its cells' features: what all cells of an image share decides nothing then. Features of DINOv2 share so much that
-/// no cosine of two is low, and neither method finds anything in them as they are.
+/// A map less the mean of its cells' features: what all cells of an image share decides nothing then. Products of DINOv2's features are
+/// all positive as they are, and LOST finds little in them. TokenCut loses by it: what is not similar any more falls into many parts.
 ///
 /// # Shapes
 /// - `map`, output: `[h, w, C]` f32

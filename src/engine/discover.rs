@@ -11,7 +11,7 @@ use crate::{
         request::{FeatureRequest, InputRequest},
         segment::{MaskEncoder, mask_failed},
     },
-    manifest::{Facet, Manifest},
+    manifest::{Facet, Manifest, Tap},
     masks::{BitMask, MaskLimits},
     preprocess::Rect,
 };
@@ -21,7 +21,7 @@ use crate::{
 pub struct DiscoverRequest {
     /// The image.
     pub input: InputRequest,
-    /// The map; where it names none, keys of the last block without LiFT.
+    /// The map; where it names none, the one that objects are looked for in, without LiFT.
     pub features: FeatureRequest,
     /// How objects are found.
     pub method: Method,
@@ -105,7 +105,7 @@ impl Engine {
     ) -> Result<Discovered, InferError> {
         request.check()?;
         let DiscoverRequest { input, features, method, is_centred, n_objects, cells } = request;
-        let features = as_in_the_papers(features, model.manifest());
+        let features = with_defaults(features, model.manifest());
         let n_channels = u64::from(model.manifest().architecture.width);
         let n_bytes = |[rows, cols]: [usize; 2]| {
             let n_cells = rows.saturating_mul(cols);
@@ -133,11 +133,15 @@ impl Engine {
     }
 }
 
-/// Keys of the last block on the backbone's own grid, unless others are asked for.
-fn as_in_the_papers(features: FeatureRequest, manifest: &Manifest) -> FeatureRequest {
+/// The model's default on the backbone's own grid, unless others are asked for. Where nobody chose one, which leaves the final normed
+/// tokens, keys of the last block, as in both papers.
+fn with_defaults(features: FeatureRequest, manifest: &Manifest) -> FeatureRequest {
+    let Tap { facet, layer } = manifest.backbone.default;
+    let is_chosen = facet != Facet::NormToken;
+    let last = manifest.backbone.layers.iter().max().copied().unwrap_or(layer);
     FeatureRequest {
-        facet: features.facet.or(Some(Facet::Key)),
-        layer: features.layer.or_else(|| manifest.backbone.layers.iter().max().copied()),
+        facet: features.facet.or(Some(if is_chosen { facet } else { Facet::Key })),
+        layer: features.layer.or(Some(if is_chosen { layer } else { last })),
         lift_passes: features.lift_passes.or(Some(0)),
         ..features
     }

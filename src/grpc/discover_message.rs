@@ -31,7 +31,7 @@ pub(super) fn discover_request(request: pb::DiscoverRequest) -> Result<DiscoverR
         input: input_request(request.model, request.image, request.preprocess)?,
         features: map_request(request.features)?,
         method,
-        is_centred: request.centre.unwrap_or(true),
+        is_centred: request.centre.unwrap_or(matches!(method, Method::Lost { .. })),
         n_objects: request.n_objects.max(1) as usize,
         cells,
     })

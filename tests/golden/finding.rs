@@ -68,6 +68,11 @@ async fn the_object_of_a_photo_is_the_face_of_the_cat_that_fills_it() {
     let request = pb::DiscoverRequest { image, cells: pb::MaskFormat::Bits.into(), ..Default::default() };
     let found = with_client(|client| async move { client.discover(request).await.unwrap() }).await;
     let (Some(map), [object]) = (&found.map, &found.objects[..]) else { panic!("{found:?}") };
+    assert_eq!(
+        (map.facet(), map.layer, map.lift_passes),
+        (pb::Facet::Token, 10, 0),
+        "the model's own map, as the backbone gives it"
+    );
     let Some(pb::mask::Mask::Bits(bits)) = object.mask.as_ref().and_then(|mask| mask.mask.clone()) else { panic!("{object:?}") };
     let mask = BitMask::from_bits(map.rows as usize, map.cols as usize, bits.to_vec()).unwrap();
     let affine = map.grid_to_image.unwrap();
@@ -78,7 +83,7 @@ async fn the_object_of_a_photo_is_the_face_of_the_cat_that_fills_it() {
     let face = [[171.0, 116.0], [318.0, 135.0], [230.0, 60.0], [130.0, 170.0], [262.0, 190.0]].map(is_inside);
     let around = [[430.0, 60.0], [425.0, 150.0], [430.0, 270.0], [8.0, 80.0], [60.0, 280.0]].map(is_inside);
     assert_eq!((face, around), ([true; 5], [false; 5]), "{object:?}");
-    assert!(object.score > 0.5, "{object:?}");
+    assert!(object.score > 0.3, "{object:?}");
 }
 
 #[tokio::test]

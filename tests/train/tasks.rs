@@ -60,7 +60,7 @@ fn corloc_has_every_row_in_both_protocols() {
     assert_eq!(rows.len(), 2 * (2 + 3 * ROWS.len()));
     assert_eq!([rows[0], rows[2], rows[4], rows[5]], ["the whole image", ROWS[0], ROWS[0], ROWS[1]]);
     let finders: Vec<&str> = scores.as_array().unwrap()[2..5].iter().map(|score| score["finder"].as_str().unwrap()).collect();
-    assert_eq!(finders, ["LOST (bias 0)", "TokenCut (tau 0.2)", "as served"]);
+    assert_eq!(finders, ["LOST (bias 0)", "TokenCut (tau 0.2)", "TokenCut (tau 0.2), corners"]);
     let shares: Vec<f64> = scores.as_array().unwrap().iter().map(|score| score["corloc"].as_f64().unwrap()).collect();
     assert!(
         shares.iter().all(|share| [0.0, 1.0 / 3.0, 2.0 / 3.0, 1.0].iter().any(|third| (share - third).abs() < 1e-9)),

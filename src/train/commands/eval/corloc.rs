@@ -47,8 +47,10 @@ enum FinderArg {
     LostCentred,
     /// TokenCut on features less their mean over the image.
     TokencutCentred,
-    /// As `Discover` does it unless asked otherwise: TokenCut on features less their mean, with the rule of corners.
-    Served,
+    /// TokenCut with the rule of corners, as `Discover` does it.
+    Maskcut,
+    /// The same on features less their mean over the image.
+    MaskcutCentred,
 }
 
 /// Flags of `train eval corloc`.
@@ -72,7 +74,7 @@ pub struct CorlocArgs {
     #[arg(long, value_delimiter = ',', default_values_t = [56, 112, 224, 448])]
     sizes: Vec<u32>,
     /// What finds boxes.
-    #[arg(long, value_enum, value_delimiter = ',', default_values = ["lost", "tokencut", "served"])]
+    #[arg(long, value_enum, value_delimiter = ',', default_values = ["lost", "tokencut", "maskcut"])]
     finders: Vec<FinderArg>,
     /// LOST: added to every product of two features.
     #[arg(long, default_value_t = 0.0, allow_negative_numbers = true)]
@@ -119,7 +121,10 @@ impl CorlocArgs {
             FinderArg::LostCentred => (format!("LOST (bias {}), centred", self.gram_bias), lost, true),
             FinderArg::Tokencut => (format!("TokenCut (tau {})", self.tau), token_cut(CORNERS), false),
             FinderArg::TokencutCentred => (format!("TokenCut (tau {}), centred", self.tau), token_cut(CORNERS), true),
-            FinderArg::Served => ("as served".to_owned(), token_cut(DEFAULT_MAX_CORNERS), true),
+            FinderArg::Maskcut => (format!("TokenCut (tau {}), corners", self.tau), token_cut(DEFAULT_MAX_CORNERS), false),
+            FinderArg::MaskcutCentred => {
+                (format!("TokenCut (tau {}), centred, corners", self.tau), token_cut(DEFAULT_MAX_CORNERS), true)
+            }
         };
         Finder { name, method, is_centred }
     }
@@ -149,7 +154,7 @@ fn print(scores: &[Score]) {
     let Some(first) = scores.first() else { return };
     println!("CorLoc, {}, {} images", first.protocol, first.n_images);
     for score in scores {
-        println!("  {:<44} {:<28} {:>6}", score.row, score.finder, percent(score.corloc));
+        println!("  {:<44} {:<36} {:>6}", score.row, score.finder, percent(score.corloc));
     }
     if scores.iter().any(|score| score.corloc.is_none()) {
         println!("  - more than {} cells", densevit::discover::MAX_CELLS);

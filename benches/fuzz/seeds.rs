@@ -50,16 +50,17 @@ impl Seed {
 /// # Errors
 /// When a method is gone or an image cannot be written.
 pub fn all(client: &Client) -> anyhow::Result<Vec<Seed>> {
-    let call = |name: &str| anyhow::Ok(client.call(&Method::find(name)?));
+    let call = |name: &str| anyhow::Ok(client.call(&Method::find_any(name)?));
     let mut seeds = Vec::new();
     for format in FORMATS {
         let file = file(format)?;
-        let with_file: [(&str, &str, Around); 6] = [
+        let with_file: [(&str, &str, Around); 7] = [
             ("extract", "densevit.v1.DenseVision.Extract", extract),
             ("extract-chunked", "densevit.v1.DenseVision.ExtractChunked", extract_points),
             ("segment", "densevit.v1.DenseVision.Segment", segment),
             ("discover", "densevit.v1.DenseVision.Discover", discover),
             ("match", "densevit.v1.DenseVision.Match", match_points),
+            ("propagate", "densevit.v1.DenseVision.Propagate", propagate),
             ("infer", "inference.GRPCInferenceService.ModelInfer", infer),
         ];
         for (name, method, around) in with_file {
@@ -67,6 +68,15 @@ pub fn all(client: &Client) -> anyhow::Result<Vec<Seed>> {
             seeds.push(Seed { name, call: call(method)?, message, file: Some((file.clone(), around)) });
         }
     }
+    let labels = labels()?;
+    let around: Around = propagate_labels;
+    let message = around(labels.clone().into()).into();
+    seeds.push(Seed {
+        name: "propagate-labels",
+        call: call("densevit.v1.DenseVision.Propagate")?,
+        message,
+        file: Some((labels, around)),
+    });
     for (name, method, message) in [
         ("extract-raw", "densevit.v1.DenseVision.Extract", raw()),
         ("infer-pixels", "inference.GRPCInferenceService.ModelInfer", infer_pixels()),
@@ -126,10 +136,37 @@ fn match_points(file: Bytes) -> Vec<u8> {
     pb::MatchRequest { source, target, preprocess: native(), points, ..Default::default() }.encode_to_vec()
 }
 
-fn raw() -> Vec<u8> {
+/// The first message of a video, which is answered before the second comes.
+fn propagate(file: Bytes) -> Vec<u8> {
+    let raw = vec![1; (SIDE * SIDE) as usize].into();
+    started(encoded(file), pb::LabelMap { raw, ..Default::default() })
+}
+
+fn propagate_labels(png: Bytes) -> Vec<u8> {
+    started(raw_image(), pb::LabelMap { png, ..Default::default() })
+}
+
+fn started(frame: Option<pb::Image>, labels: pb::LabelMap) -> Vec<u8> {
+    let format = pb::MaskFormat::Rle.into();
+    let start = pb::PropagateStart { frame, labels: Some(labels), preprocess: native(), format, ..Default::default() };
+    pb::PropagateRequest { part: Some(pb::propagate_request::Part::Start(start)) }.encode_to_vec()
+}
+
+/// Four labels of an image, as a grey PNG file.
+fn labels() -> anyhow::Result<Vec<u8>> {
+    let labels = image::GrayImage::from_fn(SIDE, SIDE, |x, y| image::Luma([((x / 8 + y / 8) % 4) as u8]));
+    let mut file = Cursor::new(Vec::new());
+    labels.write_to(&mut file, ImageFormat::Png).context("writing labels")?;
+    Ok(file.into_inner())
+}
+
+fn raw_image() -> Option<pb::Image> {
     let raw = pb::RawImage { height: SIDE, width: SIDE, data: vec![9; (SIDE * SIDE * 3) as usize].into() };
-    let image = pb::Image { source: Some(pb::image::Source::Raw(raw)) };
-    pb::ExtractRequest { image: Some(image), preprocess: native(), ..Default::default() }.encode_to_vec()
+    Some(pb::Image { source: Some(pb::image::Source::Raw(raw)) })
+}
+
+fn raw() -> Vec<u8> {
+    pb::ExtractRequest { image: raw_image(), preprocess: native(), ..Default::default() }.encode_to_vec()
 }
 
 fn tensor(name: &str, datatype: &str, shape: Vec<i64>, contents: Bytes) -> Vec<u8> {

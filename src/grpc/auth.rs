@@ -21,7 +21,7 @@ use tonic::Status;
 use crate::{
     engine::Tenant,
     grpc::{
-        edge::TENANT,
+        names::{HEALTH, TENANT},
         reloaded::{NamedFile, ReloadError, Reloaded},
     },
     telemetry::record,
@@ -29,8 +29,6 @@ use crate::{
 
 /// The other way to show a token.
 const API_KEY: &str = "x-api-key";
-/// Calls that need no token: probes have none.
-pub(super) const HEALTH: &str = "/grpc.health.v1.Health/";
 
 /// Authentication of callers.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

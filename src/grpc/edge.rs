@@ -14,15 +14,18 @@ use tracing::{Instrument as _, Span, field, info_span};
 
 use crate::{
     engine::{Caller, Clock, InferError},
-    grpc::{arriving::Arriving, prefix, sent, status::status, tail, traced},
+    grpc::{
+        arriving::Arriving,
+        names::{PRIORITY, TENANT},
+        prefix, sent,
+        status::status,
+        tail, traced,
+    },
     telemetry::{RpcSpan, record},
 };
 
 /// Longest deadline that is honoured; a larger one counts as none.
 const MAX_TIMEOUT: Duration = Duration::from_secs(24 * 60 * 60);
-/// Metadata that says who sends a request, and how urgent it is among the sender's own. Documented at the head of `dense_vision.proto`.
-pub const TENANT: &str = "densevit-tenant";
-pub const PRIORITY: &str = "densevit-priority";
 /// gRPC codes as they stand in headers.
 const OUT_OF_RANGE: &str = "11";
 const INTERNAL: &str = "13";

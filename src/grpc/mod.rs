@@ -22,6 +22,7 @@ mod listener;
 mod map_message;
 mod match_message;
 mod model_answer;
+mod names;
 mod observe;
 mod prefix;
 mod propagate_call;

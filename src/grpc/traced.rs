@@ -15,7 +15,7 @@ use http::HeaderMap;
 use hyper::body::{Frame, SizeHint};
 use tracing::Span;
 
-use crate::{grpc::auth::HEALTH, telemetry::RpcSpan};
+use crate::{grpc::names::HEALTH, telemetry::RpcSpan};
 
 /// Makes the span of a request one of traces; not of probes, which would be most of all calls and tell nothing.
 pub(super) fn begin(span: &Span, request: &Request) -> Option<RpcSpan> {

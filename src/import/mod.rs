@@ -8,6 +8,7 @@
 //! The directory is written under a hidden name beside its place, opened and run once by a check that the caller brings (this module
 //! does not know the runtime), and renamed: it is there whole or not at all.
 
+mod baked;
 mod card;
 mod head;
 mod install;
@@ -30,7 +31,7 @@ pub use ranges::{CalibrationGraph, RangesCard, calibration_graph};
 pub use segment::SegmentCard;
 
 use crate::{
-    manifest::{ModelEntry, RepositoryError, is_valid_name, load_dir},
+    manifest::{ModelEntry, RepositoryError, is_valid_name, load_dir, sha256_file},
     onnx::OnnxError,
     weights::{self, Recognised, VitHints, WeightsError, assemble_vit},
 };
@@ -182,6 +183,11 @@ fn put_in_place(written: &Path, place: &Path, force: bool) -> Result<(), ImportE
         }
         write_failed(place, source)
     })
+}
+
+/// SHA-256 of a file, hexadecimal.
+fn digest(path: &Path) -> Result<String, ImportError> {
+    sha256_file(path).map_err(|source| write_failed(path, source))
 }
 
 fn write_failed(path: &Path, source: io::Error) -> ImportError {

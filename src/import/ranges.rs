@@ -2,10 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{
-    ImportError, ImportOptions, card, recognise,
-    write::{baked, digest},
-};
+use super::{ImportError, ImportOptions, baked::baked, card, digest, recognise};
 use crate::{
     graph::{VitOptions, build_vit},
     manifest::{Facet, Precision},

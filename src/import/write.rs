@@ -8,11 +8,11 @@ use std::{
 use safetensors::{Dtype, serialize, tensor::TensorView};
 
 use crate::{
-    graph::{Baked, LiftOptions, SegmenterOptions, VitOptions, build_lift, build_segmenter, build_vit, position},
-    import::{ImportError, ImportOptions, head::Head, ranges::Ranges, segment::Segmenter, write_failed},
+    graph::{LiftOptions, SegmenterOptions, VitOptions, build_lift, build_segmenter, build_vit},
+    import::{ImportError, ImportOptions, baked::baked, digest, head::Head, ranges::Ranges, segment::Segmenter, write_failed},
     manifest::{
         Architecture, BackboneFile, FORMAT, Facet, LiftFile, MANIFEST_FILE, Manifest, PositionSpec, PreprocessSpec, Provenance,
-        SegmentInput, SegmenterFile, Tap, sha256_file,
+        SegmentInput, SegmenterFile, Tap,
     },
     onnx::{self, OPSET},
     weights::{self, ChannelOrder, Recognised, assemble_lift},
@@ -159,18 +159,6 @@ fn write_backbone(
     })
 }
 
-pub(super) fn baked(recognised: &Recognised, options: &ImportOptions) -> Result<Option<Baked>, ImportError> {
-    let Some([height, width]) = options.baked_size else { return Ok(None) };
-    let patch = recognised.weights.arch.patch;
-    if height == 0 || width == 0 || !height.is_multiple_of(patch) || !width.is_multiple_of(patch) {
-        let problem = format!("{height} x {width} are no multiples of the patch size, {patch}");
-        return Err(ImportError::Option { option: "--bake", problem });
-    }
-    let (rows, cols) = ((height / patch) as usize, (width / patch) as usize);
-    let position = position::interpolate(recognised.weights.position.view(), rows, cols, recognised.variant);
-    Ok(Some(Baked { height, width, position }))
-}
-
 /// Writes `lift.onnx` for a backbone.
 pub(super) fn lift(arch: &Architecture, backbone: &BackboneFile, head: &Head<'_>, dir: &Path) -> Result<LiftFile, ImportError> {
     let source = &head.options.source;
@@ -258,10 +246,6 @@ fn provenance(recognised: &Recognised, options: &ImportOptions) -> Result<Proven
 
 fn file_name(path: &Path) -> String {
     path.file_name().unwrap_or_default().to_string_lossy().into_owned()
-}
-
-pub(super) fn digest(path: &Path) -> Result<String, ImportError> {
-    sha256_file(path).map_err(|source| ImportError::Write { path: path.to_path_buf(), source })
 }
 
 /// Brings the files to the disk, so that the rename that follows never shows an empty one after a crash.

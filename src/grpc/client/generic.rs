@@ -42,11 +42,12 @@ pub enum GenericError {
     Protocol(#[source] prost_reflect::DescriptorError),
 }
 
-/// A method that takes one message.
+/// A method that is sent one message.
 #[derive(Clone, Debug)]
 pub struct Method {
     path: PathAndQuery,
     input: MessageDescriptor,
+    takes_stream: bool,
 }
 
 impl Method {
@@ -55,16 +56,22 @@ impl Method {
     /// # Errors
     /// When there is none, or it takes a stream.
     pub fn find(name: &str) -> Result<Self, GenericError> {
+        let found = Self::find_any(name)?;
+        if found.takes_stream { Err(GenericError::ClientStream(name.to_owned())) } else { Ok(found) }
+    }
+
+    /// The same, also of those that take a stream, which then holds one message: on the wire there is no difference.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn find_any(name: &str) -> Result<Self, GenericError> {
         let pool = DescriptorPool::decode(FILE_DESCRIPTOR_SET).map_err(GenericError::Protocol)?;
         let unknown = || GenericError::Method(name.to_owned());
         let (service, method) = name.rsplit_once(['.', '/']).ok_or_else(unknown)?;
         let service = pool.get_service_by_name(service).ok_or_else(unknown)?;
         let found = service.methods().find(|found| found.name() == method).ok_or_else(unknown)?;
-        if found.is_client_streaming() {
-            return Err(GenericError::ClientStream(name.to_owned()));
-        }
         let path = format!("/{}/{method}", service.full_name()).parse().map_err(|_invalid| unknown())?;
-        Ok(Self { path, input: found.input() })
+        Ok(Self { path, input: found.input(), takes_stream: found.is_client_streaming() })
     }
 
     /// A message of the method, from its JSON form.
@@ -227,6 +234,9 @@ mod tests {
         for unknown in ["Extract", "densevit.v1.DenseVision.Imagine", "densevit.v1.DenseVision/ExtractStream"] {
             assert!(Method::find(unknown).is_err(), "{unknown}");
         }
+        let stream = Method::find_any("densevit.v1.DenseVision/Propagate").unwrap();
+        assert_eq!(stream.path.as_str(), "/densevit.v1.DenseVision/Propagate");
+        assert!(Method::find_any("densevit.v1.DenseVision.Imagine").is_err());
     }
 
     #[test]

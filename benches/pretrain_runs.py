@@ -36,6 +36,7 @@ KINDS = {
 
 
 def main():
+    global TRAINER
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--photos", type=Path, required=True, help="folder of photos")
     parser.add_argument("--camvid", type=Path, required=True, help="CamVid: images/ and annotations/ with train/ and val/")
@@ -48,7 +49,6 @@ def main():
     parser.add_argument("--device", default="cpu")
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
-    global TRAINER
     TRAINER = args.trainer.resolve()
     compose(args)
     runs = [Run(args, kind, seed) for kind in KINDS for seed in range(args.seeds)]
@@ -129,7 +129,7 @@ class Run:
         linear = judged("linear", "eval", "camvid", "--data", args.camvid.resolve(), "--rows", 15, "--cols", 20, "--epochs", 10)
         boxes = (args.out / "boxes").resolve()
         corloc = judged(
-            "corloc", "eval", "corloc", "--data", boxes, "--split", "test", "--sizes", 224, "--facet", "key", "--passes", 0, "--no-head",
+            "corloc", "eval", "corloc", "--data", boxes, "--split", "test", "--sizes", 224, "--facet", "key", "--passes", 1, "--no-head",
             "--finders", "lost,tokencut",
         )
         weights = self.folder / "backbone.safetensors"
@@ -138,6 +138,7 @@ class Run:
         return {
             "knn": 100 * dict(knn["knn"])[20],
             "linear": 100 * statistics.mean(linear[0]["miou"]),
+            # Of each finder the first row, the map as it is.
             "lost": 100 * next(row["corloc"] for row in corloc if row["finder"].startswith("LOST")),
             "tokencut": 100 * next(row["corloc"] for row in corloc if row["finder"].startswith("TokenCut")),
             "outliers": 100 * outliers["share"] if outliers else 0.0,

@@ -76,7 +76,7 @@ def succeed(*arguments):
 
 def compose(args):
     """Scenes to learn from, and others to judge on; whole folders or none."""
-    stock = ["--photos", args.photos.resolve(), "--cut-outs", *(args.stamps / name for name in ("animals", "food", "plants", "vehicles"))]
+    stock = ["--photos", args.photos.resolve(), "--cut-outs", *(args.stamps.resolve() / name for name in ("animals", "food", "plants", "vehicles"))]
     for name, arguments in {
         "scenes": ["voc", "--train", 600, "--seed", 1],
         "boxes": ["voc", "--test", 100],

@@ -54,9 +54,7 @@ pub(super) fn describe(blocks: &[BlockNorms]) -> Vec<String> {
         let Some(Spread { median, deviation, max }) = Spread::of(&block.norms) else {
             return format!("block {:>2}: no norm is a number", block.layer);
         };
-        let outliers = find(&block.norms).map_or("none".to_owned(), |found| {
-            format!("{:.2} % above {:.1}, {:.1} times as long as the others", 100.0 * found.share, found.above, found.ratio)
-        });
+        let outliers = find(&block.norms).map_or("none".to_owned(), |found| found.to_string());
         format!("block {:>2}: median {median:.2}, deviation {deviation:.2}, largest {max:.2}; outliers: {outliers}", block.layer)
     };
     blocks.iter().map(line).collect()

@@ -43,10 +43,11 @@ impl Cut {
         let side = is_above[seed];
         let n_corners = corners.iter().filter(|corner| is_above[**corner] == side).count();
         let has_other = is_above.contains(&!side);
-        if n_corners > max_corners && has_other {
-            let seed = if side { furthest(&|value| -value) } else { furthest(&|value| value) };
-            return Part { is_foreground: is_above.into_iter().map(|is_above| is_above != side).collect(), seed };
-        }
+        let (side, seed) = match n_corners > max_corners && has_other {
+            true if side => (false, furthest(&|value| -value)),
+            true => (true, furthest(&|value| value)),
+            false => (side, seed),
+        };
         Part { is_foreground: is_above.into_iter().map(|is_above| is_above == side).collect(), seed }
     }
 }

@@ -8,6 +8,8 @@
 //! Rejected: Otsu's threshold, which divides anything in two; the dip test, which asks whether there are two modes anywhere, and finds those of a
 //! backbone whose border cells differ a little from the rest.
 
+use std::fmt;
+
 use serde::Serialize;
 
 use crate::norms::histogram::{Histogram, PER_OCTAVE};
@@ -41,6 +43,13 @@ pub struct Spread {
     pub deviation: f32,
     /// Largest.
     pub max: f32,
+}
+
+impl fmt::Display for Outliers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { above, share, ratio } = self;
+        write!(f, "{:.2} % of the tokens above {above:.1}, {ratio:.1} times as long as the others", 100.0 * share)
+    }
 }
 
 impl Spread {

@@ -176,9 +176,8 @@ impl PretrainLearner {
     }
 
     /// Gives the teacher the values that a file in half precision holds, so that what is compared with the file is what it says.
-    fn round_teacher(&mut self) -> Stored {
+    fn round_teacher(&mut self) {
         tch::no_grad(|| self.pairs.iter_mut().for_each(|(_, teacher)| teacher.copy_(&teacher.to_kind(Kind::Half))));
-        Stored::Half
     }
 
     /// What student and teacher say of a batch, compared; the centres follow.
@@ -305,7 +304,10 @@ impl Learner for PretrainLearner {
     }
 
     fn export(&mut self, _scores: &Spread) -> anyhow::Result<()> {
-        let stored = if self.config.half { self.round_teacher() } else { Stored::Float };
+        let stored = if self.config.half { Stored::Half } else { Stored::Float };
+        if stored == Stored::Half {
+            self.round_teacher();
+        }
         let file = self.teacher.vit().write_as(&self.out, BACKBONE, stored)?;
         println!("wrote {}", file.display());
         Ok(())

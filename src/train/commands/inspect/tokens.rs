@@ -177,9 +177,7 @@ fn diagnose(manifest: &Manifest, size: u32, seen: &[Seen]) -> anyhow::Result<Rep
 fn print(report: &Report) {
     println!("norms of the patches after each block:");
     for (block, row) in report.blocks.iter().enumerate() {
-        let outliers = row.outliers.map_or("none".to_owned(), |of| {
-            format!("{:.2} % of the tokens above {:.1}, {:.1} times as long as the others", 100.0 * of.share, of.above, of.ratio)
-        });
+        let outliers = row.outliers.map_or("none".to_owned(), |of| of.to_string());
         println!(
             "  block {block:>2}: median {:>8.2}  deviation {:>7.2}  largest {:>8.2}  outliers: {outliers}",
             row.spread.median, row.spread.deviation, row.spread.max

@@ -51,10 +51,10 @@ def main():
     args.out.mkdir(parents=True, exist_ok=True)
     TRAINER = args.trainer.resolve()
     compose(args)
-    runs = [Run(args, kind, seed) for kind in KINDS for seed in range(args.seeds)]
+    # Every kind once before the next seed; with registers first, it takes longest.
+    runs = [Run(args, kind, seed) for seed in range(args.seeds) for kind in reversed(KINDS)]
     with ThreadPoolExecutor(args.jobs) as pool:
-        list(pool.map(Run.train, runs))
-        scores = list(pool.map(Run.judge, runs))
+        scores = list(pool.map(Run.score, runs))
     report({(run.kind, run.seed): score for run, score in zip(runs, scores)}, args.seeds)
 
 
@@ -94,6 +94,10 @@ class Run:
         self.name = f"{kind.replace(' + ', '-').replace(' ', '-').lower()}-s{seed}"
         self.folder = (args.out / self.name).resolve()
         self.models = (args.out / "models").resolve()
+
+    def score(self):
+        self.train()
+        return self.judge()
 
     def train(self):
         model = self.models / self.name / "1"

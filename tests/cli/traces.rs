@@ -65,6 +65,8 @@ async fn a_request_is_seen_from_its_caller_to_the_batch_that_it_shared() {
         let mut command = densevit();
         command.args(["serve", "--listen", "127.0.0.1:0", "--no-admin", "--set", "trace.enabled=true"]);
         command.args(["--set", "trace.sample_ratio=0", "--models"]).arg(models());
+        // Three share a run, however far apart they arrive.
+        command.args(["--set", "batch.max_batch_size=3", "--set", "batch.max_queue_delay_ms=3600000"]);
         command.env("OTEL_EXPORTER_OTLP_ENDPOINT", format!("http://{address}")).env("OTEL_SERVICE_NAME", "vision");
         // What arrives was sent at the end.
         command.env("OTEL_BSP_SCHEDULE_DELAY", "3600000");
@@ -72,10 +74,8 @@ async fn a_request_is_seen_from_its_caller_to_the_batch_that_it_shared() {
     };
     let traces = [1, 2, 3, 4].map(|n| [n; 16]);
     let [first, second, unwanted, refused] = traces;
-    // Two that wait behind a longer one share a run, with one that nobody traces.
+    // Two share a run with one that nobody traces.
     let mut calls = JoinSet::new();
-    calls.spawn(ask(serving.address.clone(), request([9; 16], false, 1024)));
-    tokio::time::sleep(Duration::from_millis(100)).await;
     for (trace, is_sampled) in [(first, true), (second, true), (unwanted, false)] {
         calls.spawn(ask(serving.address.clone(), request(trace, is_sampled, 64)));
     }

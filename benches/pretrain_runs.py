@@ -38,24 +38,29 @@ KINDS = {
 def main():
     global TRAINER
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--photos", type=Path, required=True, help="folder of photos")
-    parser.add_argument("--camvid", type=Path, required=True, help="CamVid: images/ and annotations/ with train/ and val/")
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--stamps", type=Path, default=STAMPS)
-    parser.add_argument("--trainer", type=Path, default=TRAINER)
+    parser.add_argument("--photos", type=place, required=True, help="folder of photos")
+    parser.add_argument("--camvid", type=place, required=True, help="CamVid: images/ and annotations/ with train/ and val/")
+    parser.add_argument("--out", type=place, required=True)
+    parser.add_argument("--stamps", type=place, default=STAMPS)
+    parser.add_argument("--trainer", type=place, default=TRAINER)
     parser.add_argument("--seeds", type=int, default=2)
     parser.add_argument("--jobs", type=int, default=2, help="runs beside each other, a thread each")
     parser.add_argument("--preset", default="cpu")
     parser.add_argument("--device", default="cpu")
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
-    TRAINER = args.trainer.resolve()
+    TRAINER = args.trainer
     compose(args)
     # Every kind once before the next seed; with registers first, it takes longest.
     runs = [Run(args, kind, seed) for seed in range(args.seeds) for kind in reversed(KINDS)]
     with ThreadPoolExecutor(args.jobs) as pool:
         scores = list(pool.map(Run.score, runs))
     report({(run.kind, run.seed): score for run, score in zip(runs, scores)}, args.seeds)
+
+
+def place(path):
+    """A path that holds from every folder: the trainer runs in the checkout."""
+    return Path(path).resolve()
 
 
 def train(*arguments):
@@ -76,7 +81,7 @@ def succeed(*arguments):
 
 def compose(args):
     """Scenes to learn from, and others to judge on; whole folders or none."""
-    stock = ["--photos", args.photos.resolve(), "--cut-outs", *(args.stamps.resolve() / name for name in ("animals", "food", "plants", "vehicles"))]
+    stock = ["--photos", args.photos, "--cut-outs", *(args.stamps / name for name in ("animals", "food", "plants", "vehicles"))]
     for name, arguments in {
         "scenes": ["voc", "--train", 600, "--seed", 1],
         "boxes": ["voc", "--test", 100],
@@ -85,15 +90,15 @@ def compose(args):
         folder = args.out / name
         if not (folder / "sheet.png").exists():
             print(f"composing {folder}", flush=True)
-            succeed("compose", *arguments, "--out", folder.resolve(), *stock)
+            succeed("compose", *arguments, "--out", folder, *stock)
 
 
 class Run:
     def __init__(self, args, kind, seed):
         self.args, self.kind, self.seed = args, kind, seed
         self.name = f"{kind.replace(' + ', '-').replace(' ', '-').lower()}-s{seed}"
-        self.folder = (args.out / self.name).resolve()
-        self.models = (args.out / "models").resolve()
+        self.folder = args.out / self.name
+        self.models = args.out / "models"
 
     def score(self):
         self.train()
@@ -106,7 +111,7 @@ class Run:
         self.folder.mkdir(exist_ok=True)
         print(f"training {self.name}", flush=True)
         args = self.args
-        images = [args.photos.resolve(), (args.camvid / "images" / "train").resolve(), (args.out / "scenes" / "JPEGImages").resolve()]
+        images = [args.photos, args.camvid / "images" / "train", args.out / "scenes" / "JPEGImages"]
         options = ["--preset", args.preset, "--device", args.device, "--half", "--seed", self.seed, *KINDS[self.kind]]
         resume = ["--resume"] if (self.folder / "checkpoint.safetensors").exists() else []
         status, seconds = train(
@@ -128,16 +133,16 @@ class Run:
                 succeed(*arguments, "--model", model, "--json", file)
             return json.loads(file.read_text())
 
-        classes = (args.out / "classes").resolve()
+        classes = args.out / "classes"
         knn = judged("knn", "eval", "classify", "--train", classes / "train", "--test", classes / "test", "--vector", "mean", "--neighbours", 20)
-        linear = judged("linear", "eval", "camvid", "--data", args.camvid.resolve(), "--rows", 15, "--cols", 20, "--epochs", 10)
-        boxes = (args.out / "boxes").resolve()
+        linear = judged("linear", "eval", "camvid", "--data", args.camvid, "--rows", 15, "--cols", 20, "--epochs", 10)
+        boxes = args.out / "boxes"
         corloc = judged(
             "corloc", "eval", "corloc", "--data", boxes, "--split", "test", "--sizes", 224, "--facet", "key", "--passes", 1, "--no-head",
             "--finders", "lost,tokencut",
         )
         weights = self.folder / "backbone.safetensors"
-        tokens = judged("tokens", "inspect", "tokens", "--weights", weights, "--images", args.photos.resolve(), "--limit", 60, "--size", 224)
+        tokens = judged("tokens", "inspect", "tokens", "--weights", weights, "--images", args.photos, "--limit", 60, "--size", 224)
         outliers = tokens["blocks"][-1]["outliers"]
         return {
             "knn": 100 * dict(knn["knn"])[20],

@@ -6,12 +6,12 @@ use std::path::Path;
 use densevit::{
     import::{ImportError, ImportOptions, Imported, import},
     manifest::{Facet, FfnKind, PositionVariant, Tap},
-    runtime::{FeatureKey, Features, ModelRunner, RunKey},
+    runtime::RunKey,
     tensor::RgbImage,
 };
 use safetensors::SafeTensors;
 
-use crate::support::{Tensor, features, fixture, runner, tensors};
+use crate::support::{Tensor, features, fixture, run, runner, tensors};
 
 /// Channels of the tiny models.
 const C: usize = 64;
@@ -70,12 +70,6 @@ fn golden_image(name: &str, size: &str) -> RgbImage {
     let view = file.tensor(&format!("{size}.image")).unwrap();
     let side = |axis: usize| u32::try_from(view.shape()[axis]).unwrap();
     RgbImage::new(side(0), side(1), view.data().to_vec()).unwrap()
-}
-
-fn run(runner: &mut ModelRunner, image: &RgbImage, tap: Tap, registers: bool) -> Features {
-    let key = FeatureKey { tap, lift_passes: 0, cls: true, registers };
-    let key = RunKey { height: image.height(), width: image.width(), features: Some(key), segment: false };
-    features(runner.run(&key, std::slice::from_ref(image)).unwrap().remove(0))
 }
 
 #[test]

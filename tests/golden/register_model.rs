@@ -4,35 +4,24 @@ use densevit::{
     grpc::{client::ClientError, pb::v1 as pb},
     manifest::{Facet, ModelEntry, PositionVariant, Tap, load_dir},
     norms,
-    runtime::{FeatureKey, Features, RunKey},
     tensor::RgbImage,
 };
 use tonic::Code;
 
-use crate::support::{features, image, root, runner, tensors, with_client};
+use crate::support::{fixture, image, root, run, runner, tensors, with_client};
 
 const NAME: &str = "vit-ti16-selfpatch-reg4";
 const DEPTH: u32 = 12;
+const PHOTO: &str = "dinov2_vits14/astronaut_224x224.png";
 
 /// What `make setup` imported.
 fn register_model() -> ModelEntry {
     load_dir(&root().join("models").join(NAME).join("1")).expect("run `make setup` first")
 }
 
-fn run(entry: &ModelEntry, image: &RgbImage, taps: impl IntoIterator<Item = Tap>) -> Vec<Features> {
-    let mut runner = runner(entry);
-    let mut run = |tap| {
-        let key = FeatureKey { tap, lift_passes: 0, cls: false, registers: true };
-        let key = RunKey { height: image.height(), width: image.width(), features: Some(key), segment: false };
-        features(runner.run(&key, std::slice::from_ref(image)).unwrap().remove(0))
-    };
-    taps.into_iter().map(&mut run).collect()
-}
-
 /// The part of the photo that the reference has: 6 rows and 10 columns of patches, where the position table has 6 of each.
 fn part() -> RgbImage {
-    let photo = image("dinov2_vits14/astronaut_224x224.png");
-    let photo = image::RgbImage::from_raw(photo.width(), photo.height(), photo.data().to_vec()).unwrap();
+    let photo = image::open(fixture(PHOTO)).unwrap().into_rgb8();
     let part = image::imageops::crop_imm(&photo, 32, 16, 160, 96).to_image();
     RgbImage::new(part.height(), part.width(), part.into_raw()).unwrap()
 }
@@ -45,7 +34,8 @@ fn patches_and_registers_are_those_that_timm_computes() {
     assert_eq!((arch.has_cls(), entry.manifest.position.variant), (false, PositionVariant::Antialias));
     let golden = tensors("register_model.safetensors");
     let [token, key] = [Facet::Token, Facet::Key].map(|facet| Tap { facet, layer: DEPTH - 1 });
-    let [tokens, keys] = run(&entry, &part(), [token, key]).try_into().unwrap();
+    let mut runner = runner(&entry);
+    let [tokens, keys] = [token, key].map(|tap| run(&mut runner, &part(), tap, true));
     golden["token"].assert_close(tokens.map.data(), "tokens");
     golden["registers"].assert_close(&tokens.registers.unwrap(), "registers");
     golden["key"].assert_close(keys.map.data(), "keys");
@@ -53,9 +43,9 @@ fn patches_and_registers_are_those_that_timm_computes() {
 
 #[test]
 fn no_patch_of_a_photo_is_an_outlier_after_any_block() {
-    let photo = image("dinov2_vits14/astronaut_224x224.png");
-    let taps = (0..DEPTH).map(|layer| Tap { facet: Facet::Token, layer });
-    for (layer, output) in run(&register_model(), &photo, taps).into_iter().enumerate() {
+    let (photo, mut runner) = (image(PHOTO), runner(&register_model()));
+    for layer in 0..DEPTH {
+        let output = run(&mut runner, &photo, Tap { facet: Facet::Token, layer }, false);
         let length = |cell: &[f32]| cell.iter().map(|value| value * value).sum::<f32>().sqrt();
         let lengths: Vec<f32> = output.map.data().chunks(192).map(length).collect();
         assert_eq!(lengths.len(), 14 * 14);

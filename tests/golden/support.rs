@@ -6,8 +6,8 @@ use densevit::{
     config::ServeConfig,
     engine::GRAPH_TOOLS,
     grpc::client::Client,
-    manifest::ModelEntry,
-    runtime::{Features, Library, ModelRunner, RunOutput, RuntimeConfig, RuntimeModel},
+    manifest::{ModelEntry, Tap},
+    runtime::{FeatureKey, Features, Library, ModelRunner, RunKey, RunOutput, RuntimeConfig, RuntimeModel},
     server::Server,
     tensor::RgbImage,
 };
@@ -108,6 +108,13 @@ pub fn runner(entry: &ModelEntry) -> ModelRunner {
 /// The features of a run that was asked for some.
 pub fn features(output: RunOutput) -> Features {
     output.features.expect("the run gives what it is asked for")
+}
+
+/// The features of one image and what stands beside the patches: the CLS token, if the model has one, and registers if they are asked for.
+pub fn run(runner: &mut ModelRunner, image: &RgbImage, tap: Tap, registers: bool) -> Features {
+    let key = FeatureKey { tap, lift_passes: 0, cls: true, registers };
+    let key = RunKey { height: image.height(), width: image.width(), features: Some(key), segment: false };
+    features(runner.run(&key, std::slice::from_ref(image)).unwrap().remove(0))
 }
 
 /// Asks a server of what `make setup` imported.

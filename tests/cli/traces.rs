@@ -65,8 +65,8 @@ async fn a_request_is_seen_from_its_caller_to_the_batch_that_it_shared() {
         let mut command = densevit();
         command.args(["serve", "--listen", "127.0.0.1:0", "--no-admin", "--set", "trace.enabled=true"]);
         command.args(["--set", "trace.sample_ratio=0", "--models"]).arg(models());
-        // Three share a run, however far apart they arrive.
-        command.args(["--set", "batch.max_batch_size=3", "--set", "batch.max_queue_delay_ms=3600000"]);
+        // Three share a run when they arrive within a minute.
+        command.args(["--set", "batch.max_batch_size=3", "--set", "batch.max_queue_delay_ms=60000"]);
         command.env("OTEL_EXPORTER_OTLP_ENDPOINT", format!("http://{address}")).env("OTEL_SERVICE_NAME", "vision");
         // What arrives was sent at the end.
         command.env("OTEL_BSP_SCHEDULE_DELAY", "3600000");
